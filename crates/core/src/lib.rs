@@ -1,0 +1,8 @@
+//! The pure middle of Dispatch: formats of the messages, rules, and the planner.
+//!
+//! Nothing here has a clock, a disk, an environment, randomness or a process: what a function needs is passed in,
+//! and what it decides is returned as a value. `spool` and `ledger` do the reading and the keeping, the commands do the rest.
+#![forbid(unsafe_code)]
+
+pub mod policy;
+pub mod protocol;

@@ -1,0 +1,2 @@
+//! Placeholder prologue.
+#![forbid(unsafe_code)]

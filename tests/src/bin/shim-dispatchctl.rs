@@ -1,0 +1,4 @@
+//! The shipped command, built here so that the tests can name it.
+fn main() -> std::process::ExitCode {
+    dispatch_ctl::main()
+}
