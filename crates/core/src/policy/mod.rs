@@ -1,3 +1,13 @@
 //! May it run, what may it cost, where, and who says so: pure rules over exact decimals.
+//!
+//! Values in, a decision with its reason out. Every check fails closed, and every refusal names the limit, what is left
+//! of it, when it resets and who can lift it. The chapter `docs::policy` tells the same story for people.
 
+pub mod admission;
+pub mod budget;
+pub mod dec;
+pub mod gate;
+pub mod lifecycle;
+pub mod lineage;
 pub mod money;
+pub mod window;
