@@ -1,2 +1,5 @@
-//! Placeholder prologue.
+//! Wiring shared by the commands: configuration, keys, the state directory, job directories, the clock, reports.
 #![forbid(unsafe_code)]
+
+pub mod job;
+pub mod tree;

@@ -1,0 +1,19 @@
+//! The job directory `jobs/<from>/<id>/<epoch>/`: what a watcher and the executor of one attempt tell each other, through
+//! files on the node's own disk (architecture, "What a node keeps for itself" and "Life and death of an attempt").
+//!
+//! Every lease has a directory of its own and none is reused. The files are strict JSON with `schema: 1`; a reader takes
+//! every older format. What decides is read under the lock: an outcome, else `started.json`, else nothing.
+
+mod dir;
+mod files;
+mod lock;
+mod store;
+mod text;
+
+pub use dir::{JobDir, JobListing, Presence};
+pub use files::{
+    AgentKind, AgentSeen, Containment, Cost, CostBasis, KillswitchPlaces, Mechanism, Order, Outcome,
+    OutcomeStatus, Progress, Reason, Started, Stop, StopWhy, Usage,
+};
+pub use lock::{Holder, JobLock, LOCK_WAIT_MS_MAX, Locked};
+pub use store::JobError;
