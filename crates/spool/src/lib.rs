@@ -1,2 +1,16 @@
-//! Placeholder prologue.
+//! The shared directory as one node sees it: the layout of the tree, publishing, safe reading, fresh listings, moves that
+//! tell "failed" from "failed but happened", the killswitch, and hints.
+//!
+//! The share is a carrier (protocol section 1). Nothing here decides anything: values come back, errors name their remedy.
 #![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod layout;
+pub mod share;
+
+pub use facts::{FileSystem, MountFacts, Place};
+pub use layout::{Area, Dir, File, LaneFile, Name};
+pub use share::{
+    Copied, Disposition, Entry, EntryKind, ErrorKind, Evidence, Listing, ListingEnd, Moved, Op, Part,
+    Published, Removed, SetAside, Share, ShareError, Space, Stamp, Standing, Stat,
+};
