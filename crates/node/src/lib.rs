@@ -1,5 +1,18 @@
-//! Wiring shared by the commands: configuration, keys, the state directory, job directories, the clock, reports.
+//! Wiring that the commands share: configuration, key files, the state directory, clocks, the local door, reports.
+//!
+//! No rule of Dispatch lives here: rules are in `dispatch-core`. What lives here is reading what people wrote on this
+//! node ([`config`]), where the node keeps things ([`state`], [`files`], [`job`]), and how a command speaks to a
+//! person ([`report`], [`term`], [`args`]).
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod clock;
+pub mod config;
+pub mod durations;
+pub mod files;
+pub mod ids;
 pub mod job;
+pub mod report;
+pub mod state;
+pub mod term;
 pub mod tree;

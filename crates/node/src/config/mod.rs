@@ -1,0 +1,359 @@
+//! The configuration: `dispatch.toml`, read raw and checked in one place. Nothing else reads it or the environment's
+//! overrides of it, so what holds is what [`Config`] says, and [`Config::effective`] says why.
+
+mod environment;
+mod error;
+mod places;
+mod read;
+mod section;
+mod tables;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::names::{Name, NodeName};
+use uuid::Uuid;
+
+pub use environment::Environment;
+pub use error::{ConfigError, Problem};
+pub use places::{default_config_file, default_state_dir};
+
+use crate::state::StateDir;
+
+/// The commented default file: the reference of every key. `init` writes its parts.
+pub const DEFAULT_FILE: &str = include_str!("default.toml");
+
+/// What a node is told by its people, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// The directory of that file: what relative paths are relative to.
+    pub dir: PathBuf,
+    /// The share.
+    pub root: PathBuf,
+    /// This node.
+    pub node: NodeName,
+    /// The cluster, made once by `init`.
+    pub cluster: Uuid,
+    /// Where this node keeps what is its own.
+    pub state: StateDir,
+    /// The nodes this one speaks with.
+    pub peers: BTreeMap<NodeName, Peer>,
+    /// How the share is watched.
+    pub watch: Watch,
+    /// How much runs at once.
+    pub exec: Exec,
+    /// Who may decide, and when a person must.
+    pub approve: Approve,
+    /// How a tripped killswitch is lifted.
+    pub killswitch: Killswitch,
+    /// Caps of money.
+    pub budget: Budget,
+    /// Caps of tasks.
+    pub limits: Limits,
+    /// What is run to tell a person something.
+    pub notify: Option<Notify>,
+    /// The recipes a sender may name.
+    pub profiles: BTreeMap<Name, Profile>,
+    /// The working directories a sender may name.
+    pub workspaces: BTreeMap<Name, PathBuf>,
+    /// Where tasks can run, in configured order.
+    pub backends: Vec<Backend>,
+    /// Every key's value and where it came from, in the order of the reference.
+    pub effective: Vec<Effective>,
+}
+
+/// One key as it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// The key with its tables: `peer.devbox.gate`.
+    pub key: String,
+    /// Its value, as TOML.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This line of the file, counted from 1.
+    Line(usize),
+    /// This variable of the environment.
+    Variable(&'static str),
+    /// The built-in default.
+    Default,
+}
+
+/// A node this one speaks with.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Key files: the first signs, all verify.
+    pub keys: Vec<PathBuf>,
+    /// Key files whose signatures are refused as retired.
+    pub retired: Vec<PathBuf>,
+    /// Key file of the outgoing lane alone, for people who may send but not hold the pair key.
+    pub lane_key: Option<PathBuf>,
+    /// Which tasks of it a person must see first.
+    pub gate: PeerGate,
+    /// Whether it may ask for a profile's unrestricted mode.
+    pub allow_dangerous: Permission,
+}
+
+/// Which tasks of a peer a person must see first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerGate {
+    /// Those the policy says.
+    Policy,
+    /// Every one.
+    Always,
+}
+
+/// Something a peer may or may not ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may.
+    Granted,
+    /// It may not.
+    Refused,
+}
+
+/// `[watch]`: how the share is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// What rings before the next tick does.
+    pub strategy: Strategy,
+    /// From one fresh listing to the next; `None`: the watcher's own choice for the strategy.
+    pub poll: Option<Duration>,
+    /// From one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// How long a file that must be there may stay invisible.
+    pub visibility_wait: Duration,
+}
+
+/// What rings when something changes on the share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// inotify on a local file system, polling elsewhere.
+    Auto,
+    /// inotify, wherever the share lies.
+    Inotify,
+    /// Nothing: fresh listings only.
+    Poll,
+    /// The notifications of SMB 3.
+    SmbNotify,
+}
+
+/// `[exec]`: how much runs at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Exec {
+    /// Attempts leased and not ended.
+    pub max_parallel: u32,
+}
+
+/// `[approve]`: who may decide, and when a person must.
+#[derive(Clone, Debug)]
+pub struct Approve {
+    /// The `allowed_signers` file.
+    pub allowed_signers: PathBuf,
+    /// Distinct people who must say yes.
+    pub required: u32,
+    /// The key that `dispatch-ack` signs with here, when it is told no other.
+    pub key: Option<PathBuf>,
+    /// A task whose ceiling is above this waits for a person.
+    pub gate_above: Usd,
+    /// A task deeper in its lineage than this waits for a person.
+    pub gate_depth: u32,
+}
+
+/// `[killswitch]`: how a tripped one is lifted.
+#[derive(Clone, Copy, Debug)]
+pub struct Killswitch {
+    /// What a node does when the file is gone.
+    pub latch: Latch,
+}
+
+/// What a node does when a killswitch is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latch {
+    /// It stays stopped until `dispatchctl resume` runs on it.
+    Latched,
+    /// It goes on, except after `kill`.
+    Unlatched,
+}
+
+/// `[budget]`: caps of money. A cap of 0 means that paid work is off.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Of one batch.
+    pub run: Usd,
+    /// Of a UTC month.
+    pub month: Usd,
+    /// Of a UTC day; unlimited when absent.
+    pub day: Option<Usd>,
+    /// Of one sender in a UTC month; unlimited when absent.
+    pub sender: Option<Usd>,
+    /// Of one task tree; unlimited when absent.
+    pub tree: Option<Usd>,
+    /// New batch names a sender may open in a UTC day.
+    pub runs_per_day: u32,
+}
+
+/// `[limits]`: caps of tasks, per lane and sender.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Tasks of one lane that are accepted and not final.
+    pub max_queued: u32,
+    /// Tasks of one sender that wait for a person.
+    pub max_waiting: u32,
+}
+
+/// `[notify]`: what is run to tell a person something; JSON on its standard input.
+#[derive(Clone, Debug)]
+pub struct Notify {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+}
+
+/// `[profile.NAME]`: a recipe of this node that a sender may name.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What kind of program runs.
+    pub agent: AgentKind,
+    /// Program and arguments; empty: the adapter's own for that agent.
+    pub argv: Vec<String>,
+    /// The agent's permission mode; `None` for commands.
+    pub permission_mode: Option<String>,
+    /// The mode of `require_dangerous` tasks; `None`: such tasks are refused.
+    pub dangerous_mode: Option<String>,
+    /// Most one attempt may cost; `None`: the task must say.
+    pub max_cost: Option<Usd>,
+    /// Price of one largest response: what can be spent beyond the ceiling before it is seen.
+    pub overshoot: Option<Usd>,
+    /// Who pays, and how.
+    pub billing: Billing,
+    /// Names of variables of the watcher's environment that the agent gets.
+    pub env: Vec<String>,
+    /// Variables that the agent gets with these values.
+    pub set: BTreeMap<String, String>,
+    /// Longest `timeout_s` a task may ask for.
+    pub max_timeout_s: u32,
+    /// Most `max_output_bytes` a task may ask for.
+    pub max_output_bytes: u64,
+    /// Seconds without output that mean hung, for tasks that do not say; 0: off.
+    pub silence_timeout_s: u32,
+    /// Seconds for which an open tool call counts as output.
+    pub tool_timeout_s: u32,
+    /// Distinct people who must say yes; `None`: as `[approve]` says.
+    pub required: Option<u32>,
+    /// Where it runs when the task has no workspace: a fresh directory, or this workspace.
+    pub workspace: Option<Name>,
+}
+
+/// What kind of program a profile runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentKind {
+    /// Claude Code.
+    Claude,
+    /// Codex.
+    Codex,
+    /// Gemini.
+    Gemini,
+    /// Any program that reads the request from its standard input.
+    Command,
+}
+
+impl AgentKind {
+    /// The word in files and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AgentKind::Claude => "claude",
+            AgentKind::Codex => "codex",
+            AgentKind::Gemini => "gemini",
+            AgentKind::Command => "command",
+        }
+    }
+}
+
+/// Who pays for a profile's runs, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billing {
+    /// Every token costs.
+    Metered,
+    /// A flat plan: counted, never charged.
+    Subscription,
+    /// Nothing.
+    Free,
+}
+
+impl Billing {
+    /// The word in files and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Billing::Metered => "metered",
+            Billing::Subscription => "subscription",
+            Billing::Free => "free",
+        }
+    }
+}
+
+/// `[backend.NAME]`: where tasks can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name.
+    pub name: Name,
+    /// Its kind.
+    pub kind: BackendKind,
+}
+
+/// Kinds of backends; this release runs `local` ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// A profile's agent on this node.
+    Local,
+}
+
+impl Config {
+    /// Reads and checks the configuration this command line and environment mean.
+    ///
+    /// # Errors
+    /// No file, an unreadable one, or any key that does not hold; the error says where and what to do.
+    pub fn load(option: Option<&Path>) -> Result<Config, ConfigError> {
+        Config::load_with(option, &Environment::of_process())
+    }
+
+    /// The same in a given environment.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(option: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+        let file = places::find_config_file(option, environment)?;
+        read::read_file(&file, environment)
+    }
+
+    /// Checks a text as if it stood in this file.
+    ///
+    /// # Errors
+    /// Any key that does not hold.
+    pub fn check(file: &Path, text: &str, environment: &Environment) -> Result<Config, ConfigError> {
+        read::check(file, text, environment)
+    }
+
+    /// The peer of that name.
+    #[must_use]
+    pub fn peer(&self, name: &NodeName) -> Option<&Peer> {
+        self.peers.get(name)
+    }
+
+    /// The directory of standing approvals.
+    #[must_use]
+    pub fn standing_dir(&self) -> PathBuf {
+        self.dir.join("standing")
+    }
+}

@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use dispatch_core::policy::money::Usd;
+
+use super::*;
+use crate::config::{DEFAULT_FILE, Effective, Latch};
+
+const MINIMAL: &str =
+    "root = \"/s\"\nnode = \"a\"\nstate = \"/v\"\ncluster = \"00000000-0000-4000-8000-000000000000\"\n";
+
+fn checked(text: &str) -> Result<Config, ConfigError> {
+    check(Path::new("/etc/d/dispatch.toml"), text, &Environment::empty())
+}
+
+fn refused(more: &str) -> String {
+    let error = checked(&format!("{MINIMAL}{more}")).unwrap_err();
+    crate::report::Report::from(error).text(crate::term::Colour::Off)
+}
+
+#[test]
+fn the_reference_holds_as_it_stands() {
+    let config = check(Path::new("/d"), DEFAULT_FILE, &Environment::empty().with("HOME", "/h")).unwrap();
+    assert_eq!(config.state.path(), Path::new("/h/.local/state/dispatch/gpubox"));
+    assert_eq!(config.killswitch.latch, Latch::Latched);
+}
+
+#[test]
+fn every_key_of_the_reference_is_one_the_program_knows() {
+    let shown = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+    let all: String = DEFAULT_FILE
+        .lines()
+        .map(|line| if shown(&line) { line.strip_prefix('#').unwrap() } else { line })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let config = checked(&all).unwrap();
+    let from_file = |effective: &&Effective| matches!(effective.origin, Origin::Line(_));
+    let keys = all.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
+    assert_eq!(config.effective.iter().filter(from_file).count(), keys);
+    assert_eq!(config.budget.run, Usd::ZERO);
+}
+
+#[test]
+fn defaults_shown_in_the_reference_are_the_ones_that_hold() {
+    let config = check(Path::new("/d"), DEFAULT_FILE, &Environment::empty().with("HOME", "/h")).unwrap();
+    for effective in config.effective.iter().filter(|effective| effective.origin == Origin::Default) {
+        let key = effective.key.rsplit('.').next().unwrap();
+        if key == "state" || key == "kind" {
+            continue;
+        }
+        let line = format!("#{key} = {}", effective.value);
+        assert!(DEFAULT_FILE.lines().any(|known| known == line), "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_and_its_line() {
+    assert_eq!(
+        refused("[exec]\nmax_paralel = 3\n"),
+        "error: the configuration `/etc/d/dispatch.toml` line 6 does not hold: unknown key `exec.max_paralel`\nhelp: did you mean `max_parallel`?"
+    );
+    assert!(refused("[exe]\n").contains("did you mean `exec`?"));
+}
+
+#[test]
+fn a_metered_profile_without_overshoot_is_refused() {
+    let text = refused("[profile.x]\nagent = \"claude\"\nbilling = \"metered\"\n");
+    assert!(text.contains("line 6") && text.contains("`profile.x.overshoot_usd` is missing"), "{text}");
+}
+
+#[test]
+fn values_outside_their_rule_are_refused() {
+    for (text, expected) in [
+        ("[exec]\nmax_parallel = 0", "a whole number from 1 to 1024"),
+        ("[exec]\nmax_parallel = \"2\"", "must be a whole number, not string"),
+        ("[exec]\nmax_parallel = -2", "a whole number from 1 to 1024"),
+        ("[budget]\nrun_usd = 5", "must be a text in quotes, not integer"),
+        ("[budget]\nrun_usd = \"1e3\"", "not an amount of money"),
+        ("[peer.a]\nkeys = [\"k\"]", "not its own peer"),
+        ("[peer.x-to-y]\nkeys = [\"k\"]", "no part between hyphens"),
+        ("[peer.b]\n", "`peer.b.keys` is missing"),
+        ("[peer.b]\nkeys=[\"k\"]\nschema = 2", "a whole number from 3 to 3"),
+        ("[profile.c]\nagent = \"command\"\nbilling = \"free\"", "`profile.c.argv` is missing"),
+        ("[workspace.w]\npath = \"x\"", "an absolute path"),
+        ("[watch]\nstrategy = \"fast\"", "one of auto, inotify"),
+        ("[notify]\n", "`notify.argv` is missing"),
+        ("exec = 3", "`exec` must be a table, not integer"),
+        ("x", "not TOML"),
+    ] {
+        assert!(refused(text).contains(expected), "{text}: {}", refused(text));
+    }
+}
+
+#[test]
+fn version_two_variables_override_the_file() {
+    let environment = Environment::empty()
+        .with("DISPATCH_ROOT", "/other")
+        .with("DISPATCH_SIDE", "b")
+        .with("DISPATCH_POLL_SEC", "3")
+        .with("DISPATCH_MAX_PARALLEL", "7")
+        .with("DISPATCH_AGENT_BIN", "/opt/agent");
+    let text = format!(
+        "{MINIMAL}[profile.default]\nagent = \"command\"\nargv = [\"x\", \"y\"]\nbilling = \"free\"\n"
+    );
+    let config = check(Path::new("/d/dispatch.toml"), &text, &environment).unwrap();
+    assert_eq!((config.root.as_path(), config.node.as_str()), (Path::new("/other"), "b"));
+    assert_eq!(config.watch.poll, Some(Duration::from_secs(3)));
+    assert_eq!(config.exec.max_parallel, 7);
+    assert_eq!(config.profiles.values().next().unwrap().argv, ["/opt/agent", "y"]);
+    let root = config.effective.iter().find(|effective| effective.key == "root").unwrap();
+    assert_eq!(root.origin, Origin::Variable("DISPATCH_ROOT"));
+    let relative = Environment::empty().with("DISPATCH_AGENT_BIN", "agent");
+    assert!(check(Path::new("/d"), &text, &relative).is_err());
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("dispatch.toml");
+    std::fs::write(&file, MINIMAL).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(read_file(&file, &Environment::empty()).unwrap_err().problem, Problem::Loose));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(read_file(&file, &Environment::empty()).unwrap().node.as_str(), "a");
+}
