@@ -6,8 +6,14 @@
 pub mod admission;
 pub mod budget;
 pub mod dec;
+pub mod eval;
+pub mod fleet;
 pub mod gate;
+pub mod lease;
 pub mod lifecycle;
 pub mod lineage;
 pub mod money;
+pub mod pace;
+pub mod routing;
+pub mod safeguards;
 pub mod window;
