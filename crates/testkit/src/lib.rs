@@ -1,2 +1,23 @@
-//! Placeholder prologue.
+//! Two-node scenarios over the real binaries: a share, a home per node, scripted agents and what must be true
+//! afterwards.
+//!
+//! A test makes a [`Cluster`], starts a [`Watcher`](cluster::Watcher) per node that should live, sends requests (which
+//! are shell scripts for the `command` agent) and waits with [`eventually`] for facts. Nothing here waits for a fixed
+//! time. Everything that was started ends with the cluster.
 #![forbid(unsafe_code)]
+
+pub mod bins;
+pub mod check;
+pub mod cluster;
+pub mod mail;
+pub mod plant;
+pub mod process;
+pub mod runs;
+pub mod trace;
+pub mod wait;
+
+pub use bins::Bins;
+pub use cluster::{Cluster, Node, Watcher};
+pub use process::Ended;
+pub use runs::Runs;
+pub use wait::{DEADLINE, eventually};
