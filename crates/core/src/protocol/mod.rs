@@ -1,4 +1,36 @@
 //! The messages that two nodes exchange over the share: names, sealing, payloads and the order of acceptance checks.
+//!
+//! Only version 3 is here. A flat JSON file of version 2 is recognised and refused (`unsupported_schema`).
 
+pub mod boot;
+pub mod control;
+pub mod decision;
+pub mod fraction;
+pub mod heartbeat;
+pub mod json;
+pub mod keys;
+pub mod limits;
+pub mod members;
 pub mod names;
+pub mod parts;
+pub mod payload;
+pub mod progress;
+pub mod result;
+pub mod seal;
+pub mod standing;
+pub mod task;
+pub mod terms;
 pub mod time;
+mod words;
+pub mod writer;
+
+pub use boot::BootRecord;
+pub use control::Control;
+pub use decision::Decision;
+pub use heartbeat::Heartbeat;
+pub use payload::{Kind, Payload, PayloadError};
+pub use progress::Progress;
+pub use result::{Status, TaskResult};
+pub use standing::Standing;
+pub use task::Task;
+pub use terms::Terms;

@@ -43,9 +43,20 @@ impl Name {
         }
     }
 
+    /// A name whose alphabet was checked and whose length is judged apart: it never leaves a payload over its limits.
+    pub(super) fn of_any_length(text: &str) -> Name {
+        Name(text.to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
         &self.0
     }
 }
@@ -76,9 +87,20 @@ impl NodeName {
         Ok(NodeName(text.to_owned()))
     }
 
+    /// A node name whose alphabet was checked and whose length is judged apart, as [`Name::of_any_length`].
+    pub(super) fn of_any_length(text: &str) -> NodeName {
+        NodeName(text.to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for NodeName {
+    fn as_ref(&self) -> &str {
         &self.0
     }
 }
