@@ -1,6 +1,11 @@
 //! Tests of the ledger as its callers use it, on real files.
 
+mod chain;
+mod door;
 mod file;
+mod life;
+mod money;
+mod streams;
 
 use std::path::PathBuf;
 
