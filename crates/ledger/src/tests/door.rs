@@ -1,19 +1,23 @@
 //! Decisions, controls, peers, requests, trips, and what the ledger says about itself.
 
+use dispatch_core::protocol::control::ControlVerb;
+use dispatch_core::protocol::decision::DecisionOutcome;
+use dispatch_core::protocol::heartbeat::{KillMode, NodeState};
+
 use super::*;
 
-fn decision(author: &str, verdict: Verdict, decided_ms: i64) -> NewDecision {
+fn decision(author: &str, outcome: DecisionOutcome, decided_ms: i64) -> NewDecision {
     NewDecision {
         key: key(1),
         author: author.to_owned(),
         key16: "0123456789abcdef".to_owned(),
-        verdict,
+        outcome,
         reason: "because".to_owned(),
         decided_at: now().plus_ms(decided_ms),
         expires: now().plus_ms(DAY_MS),
         terms_sha256: Digest::of(b"terms"),
         max_cost_usd: Some(usd("1.5")),
-        payload: format!("{author} {verdict:?} {decided_ms}").into_bytes(),
+        payload: format!("{author} {outcome} {decided_ms}").into_bytes(),
     }
 }
 
@@ -22,10 +26,10 @@ fn the_last_decision_of_each_principal_counts_and_is_consumed_once() {
     let mut desk = desk();
     desk.write(|tx| tx.insert_task(&task(1))).unwrap();
     let told = [
-        decision("jo", Verdict::Approved, 0),
-        decision("jo", Verdict::Rejected, 5),
-        decision("jo", Verdict::Approved, 3),
-        decision("al", Verdict::Approved, 1),
+        decision("jo", DecisionOutcome::Approved, 0),
+        decision("jo", DecisionOutcome::Rejected, 5),
+        decision("jo", DecisionOutcome::Approved, 3),
+        decision("al", DecisionOutcome::Approved, 1),
     ];
     for new in &told {
         assert_eq!(desk.write(|tx| tx.record_decision(new)).unwrap(), Recorded::New);
@@ -46,16 +50,16 @@ fn a_control_waits_for_its_task_until_it_expires() {
     let mut desk = desk();
     let cancel = NewControl {
         key: key(1),
-        verb: "cancel".to_owned(),
+        verb: ControlVerb::Cancel,
         task_sha256: Digest::of(b"task"),
         reason: "changed my mind".to_owned(),
         expires: now().plus_ms(10),
     };
     assert_eq!(desk.write(|tx| tx.record_control(&cancel)).unwrap(), Recorded::New);
     assert_eq!(desk.write(|tx| tx.record_control(&cancel)).unwrap(), Recorded::Known);
-    assert_eq!(desk.ledger.control(&key(1), "cancel").unwrap().unwrap().control, cancel);
+    assert_eq!(desk.ledger.control(&key(1), ControlVerb::Cancel).unwrap().unwrap().control, cancel);
     assert_eq!(desk.ledger.unapplied_controls().unwrap().len(), 1);
-    desk.write(|tx| tx.mark_control_applied(&key(1), "cancel")).unwrap();
+    desk.write(|tx| tx.mark_control_applied(&key(1), ControlVerb::Cancel)).unwrap();
     assert_eq!(desk.ledger.unapplied_controls().unwrap(), []);
     assert_eq!(desk.write(|tx| tx.purge_controls(now())).unwrap(), 0);
     assert_eq!(desk.write(|tx| tx.purge_controls(now().plus_ms(10))).unwrap(), 1);
@@ -129,17 +133,17 @@ fn what_was_replaced_in_the_outbox_goes_out_again() {
 #[test]
 fn a_trip_stands_until_it_is_resumed_and_never_becomes_milder() {
     let mut desk = desk();
-    let mut trip = |mode: TripMode| desk.write(|tx| tx.trip("root", mode, "stop")).unwrap();
-    assert!(trip(TripMode::Halt));
-    assert!(!trip(TripMode::Halt));
-    assert!(trip(TripMode::Kill));
-    assert!(!trip(TripMode::Halt));
+    let mut trip = |mode: KillMode| desk.write(|tx| tx.trip("root", mode, "stop")).unwrap();
+    assert!(trip(KillMode::Halt));
+    assert!(!trip(KillMode::Halt));
+    assert!(trip(KillMode::Kill));
+    assert!(!trip(KillMode::Halt));
     let open = desk.ledger.open_trips().unwrap();
-    assert_eq!((open.len(), open[0].mode), (1, TripMode::Kill));
+    assert_eq!((open.len(), open[0].mode), (1, KillMode::Kill));
     assert_eq!(desk.write(|tx| tx.resume(Some("node"), "jo")).unwrap(), 0);
     assert_eq!(desk.write(|tx| tx.resume(None, "jo")).unwrap(), 1);
     assert_eq!(desk.ledger.open_trips().unwrap(), []);
-    assert!(desk.write(|tx| tx.trip("root", TripMode::Halt, "again")).unwrap());
+    assert!(desk.write(|tx| tx.trip("root", KillMode::Halt, "again")).unwrap());
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn what_the_ledger_says_about_its_node_can_be_changed() {
     let mut desk = desk();
     let shown = ShownHead { chain: Uuid::from_u128(4), seq: 12, head: Digest::of(b"h"), noted_at: now() };
     let clock = ClockMarks { wall: now(), boot_ms: 77, host_boot_id: "host".to_owned() };
-    let drain = Drain { state: "maintenance".to_owned(), since: now(), grace_until: Some(now().plus_ms(9)) };
+    let drain = Drain { state: NodeState::Maintenance, since: now(), grace_until: Some(now().plus_ms(9)) };
     desk.write(|tx| {
         tx.set_recovery(Some(&shown))?;
         tx.set_clock(&clock)?;

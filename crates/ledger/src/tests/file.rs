@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use dispatch_core::protocol::heartbeat::NodeState;
+
 use super::*;
 
 #[test]
@@ -11,7 +13,7 @@ fn a_new_ledger_is_private_and_says_what_it_is() {
     assert_eq!(fs::metadata(desk.path()).unwrap().permissions().mode() & 0o777, 0o600);
     let meta = desk.ledger.meta().unwrap();
     assert_eq!((meta.ledger, meta.cluster, meta.node), (birth().ledger, birth().cluster, birth().node));
-    assert_eq!((meta.whole, meta.drain.state.as_str(), meta.head.seq), (Whole::Yes, "active", 1));
+    assert_eq!((meta.whole, meta.drain.state, meta.head.seq), (Whole::Yes, NodeState::Active, 1));
     assert!(matches!(
         Ledger::create(&desk.path(), &birth(), now()),
         Err(LedgerError::Present { path }) if path == desk.path()

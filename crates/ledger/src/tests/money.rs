@@ -57,7 +57,10 @@ fn a_closed_window_takes_nothing_more_and_still_settles() {
     desk.write(|tx| tx.close_window(&run_window(), "done with it")).unwrap();
     let refused = desk.write(|tx| tx.reserve_within(&reservation(2, 2, 1, "1"), &caps)).unwrap();
     assert_eq!(refused, Reserving::Closed { window: run_window() });
-    assert_eq!(desk.write(|tx| tx.settle(Uuid::from_u128(1), usd("1"), "reserved")).unwrap(), Closing::Now);
+    assert_eq!(
+        desk.write(|tx| tx.settle(Uuid::from_u128(1), usd("1"), CostBasis::Reserved)).unwrap(),
+        Closing::Now
+    );
     assert_eq!(held(&desk.ledger), ("0".to_owned(), "1".to_owned()));
 }
 
@@ -67,14 +70,14 @@ fn settling_twice_changes_nothing() {
     let id = Uuid::from_u128(1);
     let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "2"), &caps("5", "5"))).unwrap();
     assert_eq!(made, Reserving::Reserved);
-    assert_eq!(desk.write(|tx| tx.settle(id, usd("0.7"), "reported")).unwrap(), Closing::Now);
+    assert_eq!(desk.write(|tx| tx.settle(id, usd("0.7"), CostBasis::Reported)).unwrap(), Closing::Now);
     let after = (held(&desk.ledger), desk.ledger.postings(None, 100).unwrap());
     assert_eq!(after.0, ("0".to_owned(), "0.7".to_owned()));
-    assert_eq!(desk.write(|tx| tx.settle(id, usd("0.9"), "derived")).unwrap(), Closing::Before);
+    assert_eq!(desk.write(|tx| tx.settle(id, usd("0.9"), CostBasis::Derived)).unwrap(), Closing::Before);
     assert_eq!(desk.write(|tx| tx.release(id)).unwrap(), Closing::Before);
     assert_eq!((held(&desk.ledger), desk.ledger.postings(None, 100).unwrap()), after);
     let row = desk.ledger.reservation(id).unwrap().unwrap();
-    assert_eq!((row.actual, row.basis.as_deref()), (Some(usd("0.7")), Some("reported")));
+    assert_eq!((row.actual, row.basis), (Some(usd("0.7")), Some(CostBasis::Reported)));
 }
 
 #[test]
@@ -82,7 +85,10 @@ fn an_actual_above_the_reservation_is_booked_as_it_is() {
     let mut desk = desk();
     let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "2"), &caps("5", "5"))).unwrap();
     assert_eq!(made, Reserving::Reserved);
-    assert_eq!(desk.write(|tx| tx.settle(Uuid::from_u128(1), usd("7"), "reported")).unwrap(), Closing::Now);
+    assert_eq!(
+        desk.write(|tx| tx.settle(Uuid::from_u128(1), usd("7"), CostBasis::Reported)).unwrap(),
+        Closing::Now
+    );
     assert_eq!(held(&desk.ledger), ("0".to_owned(), "7".to_owned()));
     desk.ledger.verify_money().unwrap();
 }
@@ -93,7 +99,10 @@ fn what_is_finer_than_a_millionth_is_rounded_up() {
     let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "2"), &caps("5", "5"))).unwrap();
     assert_eq!(made, Reserving::Reserved);
     let fine = Usd::from_decimal(rust_decimal::Decimal::new(10_000_001, 10));
-    assert_eq!(desk.write(|tx| tx.settle(Uuid::from_u128(1), fine, "reported")).unwrap(), Closing::Now);
+    assert_eq!(
+        desk.write(|tx| tx.settle(Uuid::from_u128(1), fine, CostBasis::Reported)).unwrap(),
+        Closing::Now
+    );
     assert_eq!(held(&desk.ledger).1, "0.001001");
 }
 
@@ -104,7 +113,7 @@ fn the_next_attempt_is_reserved_in_the_transaction_that_settles_the_last() {
     let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "2"), &caps)).unwrap();
     assert_eq!(made, Reserving::Reserved);
     let next = desk.write(|tx| {
-        assert_eq!(tx.settle(Uuid::from_u128(1), usd("0.5"), "reported")?, Closing::Now);
+        assert_eq!(tx.settle(Uuid::from_u128(1), usd("0.5"), CostBasis::Reported)?, Closing::Now);
         tx.reserve_within(&reservation(2, 1, 2, "2"), &caps)
     });
     assert_eq!(next.unwrap(), Reserving::Reserved);
@@ -115,8 +124,11 @@ fn the_next_attempt_is_reserved_in_the_transaction_that_settles_the_last() {
 fn raising_what_was_spent_never_lowers_it() {
     let mut desk = desk();
     let month = windows(1).month;
-    assert_eq!(desk.write(|tx| tx.raise_spent(&month, usd("12.5"), "reserved")).unwrap(), usd("12.5"));
-    assert_eq!(desk.write(|tx| tx.raise_spent(&month, usd("10"), "reserved")).unwrap(), Usd::ZERO);
+    assert_eq!(
+        desk.write(|tx| tx.raise_spent(&month, usd("12.5"), CostBasis::Reserved)).unwrap(),
+        usd("12.5")
+    );
+    assert_eq!(desk.write(|tx| tx.raise_spent(&month, usd("10"), CostBasis::Reserved)).unwrap(), Usd::ZERO);
     assert_eq!(desk.ledger.balance(&month).unwrap().spent, usd("12.5"));
     desk.ledger.verify_money().unwrap();
 }
@@ -130,7 +142,7 @@ fn spending_is_summed_by_the_hour() {
         desk.ledger
             .write(Fence::of(1), at, |tx| {
                 assert_eq!(tx.reserve_within(&new, &caps("9", "9"))?, Reserving::Reserved);
-                tx.settle(new.id, usd("0.25"), "reported")
+                tx.settle(new.id, usd("0.25"), CostBasis::Reported)
             })
             .map(|closing| assert_eq!(closing, Closing::Now))
             .unwrap();
@@ -195,7 +207,7 @@ impl Model {
         let actual = actual.map(|actual| actual.min(amount));
         let closing = desk
             .write(|tx| match actual {
-                Some(actual) => tx.settle(id, cents(actual), "reported"),
+                Some(actual) => tx.settle(id, cents(actual), CostBasis::Reported),
                 None => tx.release(id),
             })
             .unwrap();
