@@ -23,3 +23,6 @@ pub use share::{
     Copied, Disposition, Entry, EntryKind, ErrorKind, Evidence, Listing, ListingEnd, Moved, Op, Part,
     Published, Removed, SetAside, Share, ShareError, Space, Stamp, Standing, Stat,
 };
+
+#[cfg(test)]
+mod tests;

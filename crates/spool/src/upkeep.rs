@@ -55,7 +55,7 @@ pub fn trim_evidence(share: &dyn Share, rejected: &Dir) -> Result<usize, ShareEr
     trim_evidence_to(share, rejected, EVIDENCE_FILES_MAX, EVIDENCE_BYTES_MAX)
 }
 
-fn trim_evidence_to(
+pub(crate) fn trim_evidence_to(
     share: &dyn Share,
     rejected: &Dir,
     files_max: usize,
@@ -92,7 +92,7 @@ pub fn archive_done(share: &dyn Share, lane: &Lane, now: Timestamp) -> Result<us
     archive_done_beyond(share, lane, now, DONE_TASKS_KEPT)
 }
 
-fn archive_done_beyond(
+pub(crate) fn archive_done_beyond(
     share: &dyn Share,
     lane: &Lane,
     now: Timestamp,
