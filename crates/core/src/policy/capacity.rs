@@ -1,5 +1,7 @@
 //! How much a lane takes, and what it says when it is nearly full (policy section 6).
 
+use crate::protocol::heartbeat::Backpressure;
+
 /// How many tasks of a lane may stand accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapacityLimits {
@@ -56,36 +58,29 @@ pub const fn capacity(load: LaneLoad, limits: CapacityLimits) -> Capacity {
 }
 
 /// From this fill level on, in per cent, a lane says so.
-pub const BACKPRESSURE_PERCENT: u32 = 80;
+pub const BACKPRESSURE_PERCENT: u8 = 80;
 /// What a sender is asked to wait at that level, in seconds, and when the lane is full.
-const RETRY_AFTER_S: (u32, u32) = (30, 300);
-
-/// What a heartbeat says about a lane's room (protocol section 7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backpressure {
-    /// Senders should hold back.
-    pub on: bool,
-    /// How full, 0 to 100.
-    pub level: u32,
-    /// When to try again, while it is on.
-    pub retry_after_s: Option<u32>,
-}
+const RETRY_AFTER_S: (u64, u64) = (30, 300);
 
 /// The backpressure of a lane: on from 80 % on, asking for 30 s there and for 300 s when full.
 #[must_use]
 pub fn backpressure(load: LaneLoad, limits: CapacityLimits) -> Backpressure {
-    let share = |used: u32, places: u32| {
-        let percent = u64::from(used).saturating_mul(100).checked_div(u64::from(places)).unwrap_or(100);
-        u32::try_from(percent).unwrap_or(100).min(100)
+    let percent = match capacity(load, limits) {
+        Capacity::WaitingFull => 100,
+        Capacity::Take { .. } | Capacity::QueueFull => u64::from(load.accepted)
+            .saturating_mul(100)
+            .checked_div(u64::from(limits.max_queued))
+            .unwrap_or(100)
+            .min(100),
     };
-    let full = matches!(capacity(load, limits), Capacity::WaitingFull);
-    let level = if full { 100 } else { share(load.accepted, limits.max_queued) };
+    let level = u8::try_from(percent).unwrap_or(u8::MAX);
     let on = level >= BACKPRESSURE_PERCENT;
     let (least, most) = RETRY_AFTER_S;
-    let steps = level.saturating_sub(BACKPRESSURE_PERCENT);
-    let all_steps = 100_u32.saturating_sub(BACKPRESSURE_PERCENT);
-    let more = most.saturating_sub(least).saturating_mul(steps).checked_div(all_steps).unwrap_or_default();
-    Backpressure { on, level, retry_after_s: on.then_some(least.saturating_add(more)) }
+    let first = u64::from(BACKPRESSURE_PERCENT);
+    let more = most.saturating_sub(least).saturating_mul(percent.saturating_sub(first));
+    let steps = 100_u64.saturating_sub(first);
+    let retry_after_s = least.saturating_add(more.checked_div(steps).unwrap_or_default());
+    Backpressure { on, level, retry_after_s: on.then_some(retry_after_s) }
 }
 
 #[cfg(test)]

@@ -1,50 +1,8 @@
 //! Metering an attempt, and what it is charged when it ends (policy section 1).
 
-use std::fmt;
-
 use crate::policy::dec::{Dec, ONE, Wide};
 use crate::policy::money::Usd;
-
-/// Where a charged amount comes from (protocol section 6, `cost.basis`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Basis {
-    /// The agent's own final figure.
-    Reported,
-    /// Metered from streamed usage and a price table.
-    Derived,
-    /// The whole reservation, because nothing better is known.
-    Reserved,
-    /// Nothing is charged: free, by subscription, or never run.
-    None,
-}
-
-impl Basis {
-    /// All of them.
-    pub const ALL: [Basis; 4] = [Basis::Reported, Basis::Derived, Basis::Reserved, Basis::None];
-
-    /// The word in results and postings.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Basis::Reported => "reported",
-            Basis::Derived => "derived",
-            Basis::Reserved => "reserved",
-            Basis::None => "none",
-        }
-    }
-
-    /// The basis of that word.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Basis> {
-        Basis::ALL.into_iter().find(|basis| basis.as_str() == text)
-    }
-}
-
-impl fmt::Display for Basis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::protocol::parts::CostBasis;
 
 /// What is known of an attempt's true cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +31,7 @@ pub enum Closing {
         /// What is booked, also above the reservation.
         actual: Usd,
         /// Where the figure comes from.
-        basis: Basis,
+        basis: CostBasis,
         /// More was spent than was reserved: booked as it is, and alarmed.
         exceeds_reservation: bool,
     },
@@ -97,9 +55,9 @@ pub fn close(reserved: Option<Usd>, spawned: Spawned, metered: Metered) -> Closi
     }
     let usable = |figure: Option<Usd>| figure.filter(|usd| !usd.is_negative());
     let (actual, basis) = match (usable(metered.reported), usable(metered.derived)) {
-        (Some(reported), _) => (reported, Basis::Reported),
-        (None, Some(derived)) => (derived, Basis::Derived),
-        (None, None) => (reserved, Basis::Reserved),
+        (Some(reported), _) => (reported, CostBasis::Reported),
+        (None, Some(derived)) => (derived, CostBasis::Derived),
+        (None, None) => (reserved, CostBasis::Reserved),
     };
     Closing::Settle { reserved, actual, basis, exceeds_reservation: actual > reserved }
 }
@@ -145,7 +103,7 @@ mod tests {
     fn killed_or_silent_agents_are_never_booked_at_zero() {
         let closing = close(Some(usd("2")), Spawned::Yes, Metered::default());
         let (reserved, actual) = (usd("2"), usd("2"));
-        let basis = Basis::Reserved;
+        let basis = CostBasis::Reserved;
         assert_eq!(closing, Closing::Settle { reserved, actual, basis, exceeds_reservation: false });
     }
 
@@ -160,14 +118,14 @@ mod tests {
             exceeds_reservation,
         };
         let close = |metered| close(Some(reserved), Spawned::Yes, metered);
-        assert_eq!(close(metered), settle(usd("0.5"), Basis::Reported, false));
+        assert_eq!(close(metered), settle(usd("0.5"), CostBasis::Reported, false));
         let derived = Metered { reported: None, ..metered };
-        assert_eq!(close(derived), settle(usd("0.7"), Basis::Derived, false));
+        assert_eq!(close(derived), settle(usd("0.7"), CostBasis::Derived, false));
         let above = Metered { reported: Some(usd("2.000001")), derived: None };
-        assert_eq!(close(above), settle(usd("2.000001"), Basis::Reported, true));
+        assert_eq!(close(above), settle(usd("2.000001"), CostBasis::Reported, true));
         let below_nothing = Usd::ZERO.checked_sub(usd("1"));
         let nonsense = Metered { reported: below_nothing, derived: None };
-        assert_eq!(close(nonsense), settle(usd("2"), Basis::Reserved, false));
+        assert_eq!(close(nonsense), settle(usd("2"), CostBasis::Reserved, false));
     }
 
     #[test]

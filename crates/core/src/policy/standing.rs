@@ -2,26 +2,8 @@
 
 use crate::policy::money::Usd;
 use crate::protocol::names::{Name, NodeName};
+use crate::protocol::standing::Standing;
 use crate::protocol::time::Timestamp;
-
-/// What a verified standing approval of this node allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StandingTerms {
-    /// Whose tasks.
-    pub from: NodeName,
-    /// With which profile.
-    pub profile: Name,
-    /// In which workspace; `None` is a fresh one.
-    pub workspace: Option<Name>,
-    /// The most that each may cost.
-    pub max_cost_usd: Usd,
-    /// The most that all may cost.
-    pub total_usd: Usd,
-    /// How many.
-    pub uses: u64,
-    /// Until when.
-    pub expires: Timestamp,
-}
 
 /// What of it is used up, by the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +44,8 @@ pub enum StandingAnswer {
     Silent,
 }
 
-/// Asks a standing approval. It never answers for `require_dangerous`.
-pub fn ask(terms: &StandingTerms, used: StandingUsed, question: &StandingQuestion<'_>) -> StandingAnswer {
+/// Asks a standing approval that was verified and is of this node. It never answers for `require_dangerous`.
+pub fn ask(terms: &Standing, used: StandingUsed, question: &StandingQuestion<'_>) -> StandingAnswer {
     let about = terms.from == *question.from
         && terms.profile == *question.profile
         && terms.workspace.as_ref() == question.workspace;
@@ -81,13 +63,21 @@ pub fn ask(terms: &StandingTerms, used: StandingUsed, question: &StandingQuestio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::names::TaskId;
 
     #[test]
     fn a_standing_approval_answers_only_for_what_it_names_and_counts_down() {
         let usd = |text| Usd::from_wire(text).unwrap();
         let (from, profile) = (NodeName::new("devbox").unwrap(), Name::new("default").unwrap());
         let now = Timestamp::parse("2026-11-21T12:00:00.000Z").unwrap();
-        let terms = StandingTerms {
+        let id = TaskId::parse("01a1f89c-fb83-734b-96bb-78a1dacaf1ff").unwrap();
+        let terms = Standing {
+            cluster: id.uuid(),
+            node: NodeName::new("gpubox").unwrap(),
+            id,
+            author: "somebody".to_owned(),
+            reason: "every night".to_owned(),
+            made: now,
             from: from.clone(),
             profile: profile.clone(),
             workspace: None,
