@@ -2,8 +2,6 @@
 
 use dispatch_core::policy::lifecycle::{AttemptEvent, AttemptState, TaskEvent, TaskState};
 use dispatch_core::policy::money::Usd;
-use dispatch_core::protocol::parts::CostBasis;
-use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -33,12 +31,12 @@ pub struct AttemptEnd {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Timestamp,
-    /// Its status; `None` = not started.
-    pub status: Option<Status>,
+    /// Its status.
+    pub status: String,
     /// What it cost; `None` where that has no meaning.
     pub cost: Option<Usd>,
-    /// Where that figure comes from.
-    pub basis: Option<CostBasis>,
+    /// Where that figure comes from (`reported`, `derived`, `reserved`, `none`).
+    pub basis: Option<String>,
     /// Its `outcome.json`, or what stands for it.
     pub outcome: String,
 }
@@ -80,12 +78,12 @@ pub struct AttemptRow {
     pub ended_at: Option<Timestamp>,
     /// The executor's process id and start time, when they are known.
     pub executor: Option<(u32, u64)>,
-    /// Its status, when it ended and was started.
-    pub status: Option<Status>,
+    /// Its status, when it ended.
+    pub status: Option<String>,
     /// What it cost.
     pub cost: Option<Usd>,
     /// Where that figure comes from.
-    pub basis: Option<CostBasis>,
+    pub basis: Option<String>,
     /// Its outcome, or what came of a superseded one.
     pub outcome: Option<String>,
 }
@@ -226,9 +224,9 @@ impl Tx<'_> {
             epoch,
             state.as_str(),
             end.ended_at.unix_ms(),
-            end.status.map(Status::as_str),
+            &end.status,
             end.cost.map(micros).transpose()?,
-            end.basis.map(CostBasis::as_str),
+            &end.basis,
             &end.outcome,
         );
         self.change_attempt(epoch, sql, params)?;
@@ -289,9 +287,9 @@ fn read_attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         started_at: get_opt(row, "started_at")?,
         ended_at: get_opt(row, "ended_at")?,
         executor: pid.zip(start),
-        status: get_opt(row, "status")?,
+        status: row.get("status")?,
         cost: get_opt(row, "cost")?,
-        basis: get_opt(row, "basis")?,
+        basis: row.get("basis")?,
         outcome: row.get("outcome")?,
     })
 }

@@ -3,8 +3,6 @@
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::names::{NodeName, TaskId};
-use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -23,8 +21,8 @@ pub struct QueuedTask {
     pub order_no: u64,
     /// `queued`, or `running` between attempts.
     pub state: TaskState,
-    /// How urgent its sender says it is.
-    pub priority: Priority,
+    /// The rank of its `priority`: low 0, normal 1, high 2.
+    pub priority: u8,
     /// When it was taken.
     pub accepted_at: Timestamp,
     /// From when on it must not start any more.
@@ -65,7 +63,7 @@ pub struct TaskBrief {
     /// Where it is in its life.
     pub state: TaskState,
     /// Its result's status, when it is final.
-    pub status: Option<Status>,
+    pub status: Option<String>,
     /// From when on it must not start any more.
     pub expires: Timestamp,
     /// The stop that was asked for.
@@ -97,7 +95,7 @@ pub struct TaskFilter {
     /// In this state.
     pub state: Option<TaskState>,
     /// With this status.
-    pub status: Option<Status>,
+    pub status: Option<String>,
     /// From this node.
     pub from: Option<NodeName>,
     /// Taken at this moment or later.
@@ -180,7 +178,7 @@ impl Reader {
                    ORDER BY n DESC LIMIT ?5";
         let params = (
             filter.state.map(TaskState::as_str),
-            filter.status.map(Status::as_str),
+            filter.status.as_deref(),
             filter.from.as_ref().map(NodeName::as_str),
             ms(filter.since),
             filter.limit.map_or(i64::MAX, i64::from),
@@ -234,7 +232,7 @@ fn read_queued(row: &Row<'_>) -> rusqlite::Result<QueuedTask> {
         key: read_key(row)?,
         order_no: row.get("n")?,
         state: get(row, "state")?,
-        priority: get(row, "priority")?,
+        priority: row.get("priority")?,
         accepted_at: get(row, "accepted_at")?,
         expires: get(row, "expires")?,
         run: row.get("run")?,
@@ -257,7 +255,7 @@ fn read_brief(row: &Row<'_>) -> rusqlite::Result<TaskBrief> {
         key: read_key(row)?,
         order_no: row.get("n")?,
         state: get(row, "state")?,
-        status: get_opt(row, "status")?,
+        status: row.get("status")?,
         expires: get(row, "expires")?,
         stop: read_stop(row)?,
         open_epoch: row.get("open_epoch")?,

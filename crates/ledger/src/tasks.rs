@@ -5,8 +5,6 @@ use std::fmt;
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::{TaskEvent, TaskState};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
-use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -59,8 +57,8 @@ pub struct NewTask {
     pub digest: Digest,
     /// The file as it came, byte for byte.
     pub envelope: Vec<u8>,
-    /// How urgent its sender says it is.
-    pub priority: Priority,
+    /// The rank of its `priority`: low 0, normal 1, high 2.
+    pub priority: u8,
     /// When its sender says it was made.
     pub created: Timestamp,
     /// From when on it must not start any more.
@@ -119,11 +117,11 @@ pub struct TaskRow {
     /// Where it is in its life.
     pub state: TaskState,
     /// Its result's status, when it is final.
-    pub status: Option<Status>,
+    pub status: Option<String>,
     /// Its result's reason code, when there is something to say.
     pub code: Option<String>,
-    /// How urgent its sender says it is.
-    pub priority: Priority,
+    /// The rank of its `priority`: low 0, normal 1, high 2.
+    pub priority: u8,
     /// When it was taken.
     pub accepted_at: Timestamp,
     /// When its sender says it was made.
@@ -273,7 +271,7 @@ impl Tx<'_> {
             new.key.id.to_string(),
             new.digest.to_string(),
             TaskState::Received.as_str(),
-            new.priority.as_str(),
+            new.priority,
             self.now().unix_ms(),
             new.created.unix_ms(),
             new.expires.unix_ms(),
@@ -327,7 +325,7 @@ impl Tx<'_> {
         &mut self,
         key: &TaskKey,
         event: TaskEvent,
-        status: Status,
+        status: &str,
         code: Option<&str>,
         result: &[u8],
     ) -> Result<TaskState, LedgerError> {
@@ -335,7 +333,7 @@ impl Tx<'_> {
         let (task, _) = self.known_task(key)?;
         let sql =
             "UPDATE tasks SET status = ?2, code = ?3, wait_reason = NULL, not_before = NULL WHERE n = ?1";
-        self.run("finish a task", sql, (task, status.as_str(), code))?;
+        self.run("finish a task", sql, (task, status, code))?;
         self.keep_paper(task, "result", result)?;
         Ok(state)
     }
@@ -501,9 +499,9 @@ pub(crate) fn read_task(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         order_no: row.get("n")?,
         digest: get(row, "digest")?,
         state: get(row, "state")?,
-        status: get_opt(row, "status")?,
+        status: row.get("status")?,
         code: row.get("code")?,
-        priority: get(row, "priority")?,
+        priority: row.get("priority")?,
         accepted_at: get(row, "accepted_at")?,
         created: get(row, "created")?,
         expires: get(row, "expires")?,

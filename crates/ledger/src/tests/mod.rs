@@ -1,11 +1,6 @@
 //! Tests of the ledger as its callers use it, on real files.
 
-mod chain;
-mod door;
 mod file;
-mod life;
-mod money;
-mod streams;
 
 use std::path::PathBuf;
 
@@ -13,9 +8,6 @@ use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Caps, WindowKeys};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
-use dispatch_core::protocol::parts::{AuditHead, CostBasis};
-use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::{DAY_MS, Timestamp};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -97,7 +89,7 @@ pub(crate) fn task(number: u32) -> NewTask {
         key: key(number),
         digest: Digest::of(&number.to_be_bytes()),
         envelope: format!("envelope {number}").into_bytes(),
-        priority: Priority::Normal,
+        priority: 1,
         created: now(),
         expires: now().plus_ms(DAY_MS),
         run: None,

@@ -90,7 +90,12 @@ pub(super) fn agent_kind(text: &str) -> Result<AgentKind, &'static str> {
 }
 
 pub(super) fn billing(text: &str) -> Result<Billing, &'static str> {
-    Billing::parse(text).ok_or("one of metered, subscription, free")
+    match text {
+        "metered" => Ok(Billing::Metered),
+        "subscription" => Ok(Billing::Subscription),
+        "free" => Ok(Billing::Free),
+        _ => Err("one of metered, subscription, free"),
+    }
 }
 
 pub(super) fn backend_kind(text: &str) -> Result<BackendKind, &'static str> {

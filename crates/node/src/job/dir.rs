@@ -172,6 +172,14 @@ impl JobDir {
         self.presence("started.json")
     }
 
+    /// Whether `outcome.json` is there, whatever it holds.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn outcome(&self) -> Result<Presence, JobError> {
+        self.presence("outcome.json")
+    }
+
     /// `started.json`, or `None`.
     ///
     /// # Errors

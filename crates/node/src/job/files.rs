@@ -128,7 +128,8 @@ pub struct Started {
     #[serde(with = "text")]
     pub at: Timestamp,
     /// The kernel's id of this boot: another one means that no process of the attempt is left.
-    pub boot_id: String,
+    #[serde(with = "text")]
+    pub boot_id: Uuid,
     /// What holds the process tree.
     pub mechanism: Mechanism,
 }

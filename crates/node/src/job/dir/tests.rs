@@ -85,7 +85,8 @@ fn every_file_is_read_as_it_was_written() {
     assert_eq!(job.read_started().unwrap(), None);
     assert_eq!(job.read_outcome().unwrap(), None);
 
-    let started = Started { epoch: 7, at: at(), boot_id: "b".into(), mechanism: Mechanism::Cgroup };
+    let started =
+        Started { epoch: 7, at: at(), boot_id: uuid::Uuid::from_u128(7), mechanism: Mechanism::Cgroup };
     job.write_started(&started).unwrap();
     assert_eq!(job.read_started().unwrap(), Some(started));
     let stop = Stop { why: StopWhy::Cancelled, at: at() };
@@ -116,7 +117,8 @@ fn a_directory_is_never_used_again() {
     let order = order(state.path());
     let job = JobDir::create(state.path(), &order, b"").unwrap();
     assert!(JobDir::create(state.path(), &order, b"").is_err());
-    let started = Started { epoch: 7, at: at(), boot_id: "b".into(), mechanism: Mechanism::Subreaper };
+    let started =
+        Started { epoch: 7, at: at(), boot_id: uuid::Uuid::from_u128(7), mechanism: Mechanism::Subreaper };
     job.write_started(&started).unwrap();
     assert!(job.write_started(&started).is_err());
 }

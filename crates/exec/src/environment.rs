@@ -1,0 +1,60 @@
+//! The agent's environment: a fixed minimum, what the profile names, and nothing else of the service's own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use dispatch_node::job::Order;
+use dispatch_node::tree::MARK_VARIABLE;
+
+use crate::agent::Recipe;
+use crate::launch::CannotStart;
+
+/// Where programs are looked for when the executor has no `PATH`.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Builds it from the executor's own variables, as `own` answers them.
+///
+/// Nothing set by a profile replaces a `DISPATCH_…` variable. There is no `DISPATCH_FROM` among them: the commands take that
+/// as the name of the node that sends, and an agent may send tasks of its own.
+pub(crate) fn build(
+    order: &Order,
+    recipe: &Recipe,
+    own: impl Fn(&str) -> Option<OsString>,
+) -> Result<BTreeMap<OsString, OsString>, CannotStart> {
+    let or = |name: &str, default: &str| own(name).unwrap_or_else(|| default.into());
+    let user = own("USER").or_else(|| own("LOGNAME"));
+    let mut environment = BTreeMap::from([
+        ("PATH".into(), or("PATH", PATH_DEFAULT)),
+        ("HOME".into(), or("HOME", "/")),
+        ("USER".into(), user.unwrap_or_else(|| rustix::process::getuid().as_raw().to_string().into())),
+        ("LANG".into(), or("LANG", "C.UTF-8")),
+        ("TERM".into(), "dumb".into()),
+        ("TMPDIR".into(), or("TMPDIR", "/tmp")),
+    ]);
+    for name in &order.env {
+        is_variable_name(name)?;
+        environment.extend(own(name).map(|value| (name.into(), value)));
+    }
+    let set = order.set.iter().chain(recipe.set.iter().map(|(name, value)| (name, value)));
+    for (name, value) in set {
+        is_variable_name(name)?;
+        environment.insert(name.into(), value.into());
+    }
+    let ours = [
+        ("DISPATCH_TASK", order.task.to_string()),
+        ("DISPATCH_SENDER", order.from.to_string()),
+        ("DISPATCH_NODE", order.node.to_string()),
+        ("DISPATCH_ATTEMPT", order.attempt.to_string()),
+        ("DISPATCH_EPOCH", order.epoch.to_string()),
+        (MARK_VARIABLE, order.mark.clone()),
+    ];
+    environment.extend(ours.map(|(name, value)| (name.into(), value.into())));
+    Ok(environment)
+}
+
+fn is_variable_name(name: &str) -> Result<(), CannotStart> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(CannotStart::BadVariable { name: name.to_owned() });
+    }
+    Ok(())
+}

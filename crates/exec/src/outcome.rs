@@ -1,0 +1,138 @@
+//! What is written down in the end.
+
+use std::error::Error as _;
+
+use dispatch_core::protocol::time::Timestamp;
+use dispatch_node::job::{Order, Outcome, OutcomeStatus, Reason, StopWhy};
+
+use crate::ending::{Cause, Exit};
+use crate::launch::CannotStart;
+use crate::stops::{NotStarted, StopSeen};
+use crate::supervise::Seen;
+
+/// The outcome of an attempt whose agent was never started because something stood against it.
+pub(crate) fn not_started(order: &Order, why: &NotStarted) -> Outcome {
+    let reason = match why {
+        NotStarted::Stopped(StopWhy::Cancelled) => {
+            said("cancelled", "it was cancelled before its agent was started", "")
+        }
+        NotStarted::Stopped(StopWhy::Killed) => {
+            said("killed", "it was stopped before its agent was started", "dispatchctl resume")
+        }
+        NotStarted::Killswitch(place) => {
+            said("killswitch", &format!("a killswitch stands at `{}`", place.display()), "dispatchctl resume")
+        }
+        NotStarted::ShareUnreachable => said(
+            "share_unreachable",
+            "the share could not be reached",
+            "it starts by itself when the share is back",
+        ),
+    };
+    without_agent(order, OutcomeStatus::NotStarted, reason)
+}
+
+/// The outcome of an attempt whose agent could not be started.
+pub(crate) fn cannot_start(order: &Order, cannot: &CannotStart) -> Outcome {
+    let text = match cannot.source() {
+        Some(cause) => format!("{cannot}: {cause}"),
+        None => cannot.to_string(),
+    };
+    let help = format!("mend the profile `{}` or its workspace on node `{}`", order.profile, order.node);
+    without_agent(order, OutcomeStatus::Error, said("cannot_start", &text, &help))
+}
+
+/// The outcome of an attempt whose agent ran.
+pub(crate) fn spawned(order: &Order, started_at: Timestamp, seen: Seen) -> Outcome {
+    let (status, reason) = match seen.cause {
+        Some(cause) => {
+            let (status, reason) = ended(order, cause);
+            (status, Some(reason))
+        }
+        None => (seen.answer.status, seen.answer.reason),
+    };
+    let (exit_code, signal) = match seen.exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    let log = seen.printed.log;
+    Outcome {
+        epoch: order.epoch,
+        spawned: true,
+        status,
+        reason,
+        exit_code,
+        signal,
+        started_at: Some(started_at),
+        ended_at: Some(seen.ended_at),
+        elapsed_ms: Some(seen.elapsed_ms),
+        final_text: seen.answer.final_text,
+        output_tail: Some(seen.printed.tail),
+        output_bytes: log.output_bytes,
+        log_bytes: log.log_bytes,
+        log_sha256: Some(log.sha256),
+        truncated: log.dropped_bytes > 0,
+        cost: seen.answer.cost,
+        usage: seen.answer.usage,
+        agent: Some(seen.agent),
+        permission_denials: seen.answer.permission_denials,
+        containment: Some(seen.containment),
+    }
+}
+
+/// What it means that the executor ended the agent.
+fn ended(order: &Order, cause: Cause) -> (OutcomeStatus, Reason) {
+    match cause {
+        Cause::Timeout => {
+            let text = format!("it ran longer than {} s", order.timeout_s);
+            (OutcomeStatus::Timeout, said("timeout", &text, "send it again with a longer --timeout"))
+        }
+        Cause::Silence => {
+            let text = format!("it printed nothing for {} s", order.silence_timeout_s);
+            (
+                OutcomeStatus::Silent,
+                said("silent", &text, "send it again with a longer --silence, or 0 for none"),
+            )
+        }
+        Cause::Stop(StopSeen::Stopped(StopWhy::Cancelled)) => {
+            (OutcomeStatus::Cancelled, said("cancelled", "it was cancelled while it ran", ""))
+        }
+        Cause::Stop(StopSeen::Stopped(StopWhy::Killed) | StopSeen::Killswitch) => {
+            let text = "a killswitch in kill mode ended it";
+            (OutcomeStatus::Killed, said("killed", text, "dispatchctl resume, then dispatchctl retry"))
+        }
+        Cause::Stop(StopSeen::Interrupted) => {
+            let text = "its executor was told to end";
+            (OutcomeStatus::Error, said("interrupted", text, "send it again: dispatchctl retry"))
+        }
+    }
+}
+
+fn without_agent(order: &Order, status: OutcomeStatus, reason: Reason) -> Outcome {
+    Outcome {
+        epoch: order.epoch,
+        spawned: false,
+        status,
+        reason: Some(reason),
+        exit_code: None,
+        signal: None,
+        started_at: None,
+        ended_at: None,
+        elapsed_ms: None,
+        final_text: None,
+        output_tail: None,
+        output_bytes: 0,
+        log_bytes: 0,
+        log_sha256: None,
+        truncated: false,
+        cost: None,
+        usage: None,
+        agent: None,
+        permission_denials: Vec::new(),
+        containment: None,
+    }
+}
+
+fn said(code: &str, text: &str, help: &str) -> Reason {
+    Reason { code: code.to_owned(), text: text.to_owned(), help: help.to_owned() }
+}
