@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rust_decimal::Decimal;
+
 /// Digits before the point that the wire allows.
 const INTEGER_DIGITS_MAX: usize = 12;
 /// Digits behind the point that the wire allows.
@@ -32,6 +34,12 @@ impl Fraction {
     #[must_use]
     pub const fn thousandths(self) -> u64 {
         self.0
+    }
+
+    /// The exact decimal, for the rules that compute with it.
+    #[must_use]
+    pub fn decimal(self) -> Decimal {
+        Decimal::from_i128_with_scale(i128::from(self.0), 3)
     }
 
     /// Reads `(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?`, protocol section 3.
@@ -73,6 +81,7 @@ mod tests {
         for (text, thousandths) in [("0", 0), ("0.5", 500), ("0.37", 370), ("24", 24_000), ("1.001", 1001)] {
             let fraction = Fraction::from_wire(text).unwrap();
             assert_eq!((fraction.thousandths(), fraction.to_string().as_str()), (thousandths, text));
+            assert_eq!(fraction.decimal().normalize().to_string(), text);
         }
         for bad in ["", ".5", "1.", "1.0000", "01", "-1", "1e3", "1000000000000", "+1", "1.2.3"] {
             assert_eq!(Fraction::from_wire(bad), Err(NotAFraction), "{bad}");

@@ -2,6 +2,9 @@
 //!
 //! Only version 3 is here. A flat JSON file of version 2 is recognised and refused (`unsupported_schema`).
 
+pub mod accept;
+pub mod approvers;
+pub mod believe;
 pub mod boot;
 pub mod control;
 pub mod decision;
@@ -15,11 +18,14 @@ pub mod names;
 pub mod parts;
 pub mod payload;
 pub mod progress;
+pub mod reason;
 pub mod result;
 pub mod seal;
+pub mod sshsig;
 pub mod standing;
 pub mod task;
 pub mod terms;
+pub mod text;
 pub mod time;
 mod words;
 pub mod writer;
@@ -30,6 +36,7 @@ pub use decision::Decision;
 pub use heartbeat::Heartbeat;
 pub use payload::{Kind, Payload, PayloadError};
 pub use progress::Progress;
+pub use reason::ReasonCode;
 pub use result::{Status, TaskResult};
 pub use standing::Standing;
 pub use task::Task;

@@ -135,6 +135,11 @@ impl<T> Form<T> {
         }
     }
 
+    /// The first limit it breaks.
+    pub(crate) const fn breach(&self) -> Option<&Breach> {
+        self.breach.as_ref()
+    }
+
     /// The value for the checks of identity and freshness, which come before those of quantity.
     pub(crate) const fn peek(&self) -> &T {
         &self.value
