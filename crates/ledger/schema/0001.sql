@@ -92,7 +92,7 @@ CREATE TABLE tasks (
   state              TEXT NOT NULL,
   status             TEXT,
   code               TEXT,
-  priority           INTEGER NOT NULL,
+  priority           TEXT NOT NULL,
   accepted_at        INTEGER NOT NULL,
   created            INTEGER NOT NULL,
   expires            INTEGER NOT NULL,

@@ -2,6 +2,8 @@
 
 use dispatch_core::policy::lifecycle::{AttemptEvent, AttemptState, TaskEvent, TaskState};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::parts::CostBasis;
+use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -31,12 +33,12 @@ pub struct AttemptEnd {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Timestamp,
-    /// Its status.
-    pub status: String,
+    /// Its status; `None` = not started.
+    pub status: Option<Status>,
     /// What it cost; `None` where that has no meaning.
     pub cost: Option<Usd>,
-    /// Where that figure comes from (`reported`, `derived`, `reserved`, `none`).
-    pub basis: Option<String>,
+    /// Where that figure comes from.
+    pub basis: Option<CostBasis>,
     /// Its `outcome.json`, or what stands for it.
     pub outcome: String,
 }
@@ -78,12 +80,12 @@ pub struct AttemptRow {
     pub ended_at: Option<Timestamp>,
     /// The executor's process id and start time, when they are known.
     pub executor: Option<(u32, u64)>,
-    /// Its status, when it ended.
-    pub status: Option<String>,
+    /// Its status, when it ended and was started.
+    pub status: Option<Status>,
     /// What it cost.
     pub cost: Option<Usd>,
     /// Where that figure comes from.
-    pub basis: Option<String>,
+    pub basis: Option<CostBasis>,
     /// Its outcome, or what came of a superseded one.
     pub outcome: Option<String>,
 }
@@ -224,9 +226,9 @@ impl Tx<'_> {
             epoch,
             state.as_str(),
             end.ended_at.unix_ms(),
-            &end.status,
+            end.status.map(Status::as_str),
             end.cost.map(micros).transpose()?,
-            &end.basis,
+            end.basis.map(CostBasis::as_str),
             &end.outcome,
         );
         self.change_attempt(epoch, sql, params)?;
@@ -287,9 +289,9 @@ fn read_attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         started_at: get_opt(row, "started_at")?,
         ended_at: get_opt(row, "ended_at")?,
         executor: pid.zip(start),
-        status: row.get("status")?,
+        status: get_opt(row, "status")?,
         cost: get_opt(row, "cost")?,
-        basis: row.get("basis")?,
+        basis: get_opt(row, "basis")?,
         outcome: row.get("outcome")?,
     })
 }

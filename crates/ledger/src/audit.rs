@@ -2,6 +2,7 @@
 //! (architecture, "Audit").
 
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
+use dispatch_core::protocol::parts::AuditHead;
 use rusqlite::Row;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,17 +20,6 @@ pub const NO_HEAD: Digest = Digest::from_bytes([0; 32]);
 
 /// The kind of the first entry of a chain that follows another one.
 pub(crate) const CHAIN_BEGUN: &str = "chain_begun";
-
-/// The last entry of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuditHead {
-    /// The chain.
-    pub chain: Uuid,
-    /// The position of its last entry; 0 before the first.
-    pub seq: u64,
-    /// That entry's hash; [`NO_HEAD`] before the first.
-    pub head: Digest,
-}
 
 /// One fact for the audit chain, before it is chained.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,13 @@ use dispatch_core::policy::admission::Billing;
 use dispatch_core::policy::lifecycle::{AttemptState, TaskState};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::WindowKey;
+use dispatch_core::protocol::control::ControlVerb;
+use dispatch_core::protocol::decision::DecisionOutcome;
+use dispatch_core::protocol::heartbeat::{KillMode, NodeState};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId, canonical_uuid};
+use dispatch_core::protocol::parts::CostBasis;
+use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -60,6 +66,13 @@ word_column!(WindowKey, "budget window");
 word_column!(Billing, "kind of billing");
 word_column!(TaskState, "state of a task");
 word_column!(AttemptState, "state of an attempt");
+word_column!(Priority, "priority");
+word_column!(Status, "status");
+word_column!(CostBasis, "basis of a cost");
+word_column!(DecisionOutcome, "outcome of a decision");
+word_column!(ControlVerb, "verb of a control");
+word_column!(NodeState, "state of a node");
+word_column!(KillMode, "mode of a killswitch");
 
 impl FromSql for Col<Timestamp> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

@@ -1,5 +1,6 @@
 //! Sealed requests of senders, kept until they expire: one may come before its task (protocol section 5).
 
+use dispatch_core::protocol::control::ControlVerb;
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
@@ -16,8 +17,8 @@ use crate::tx::Tx;
 pub struct NewControl {
     /// The task it is about, which may not have come yet.
     pub key: TaskKey,
-    /// What is asked: `cancel`.
-    pub verb: String,
+    /// What is asked.
+    pub verb: ControlVerb,
     /// The digest of the task it means.
     pub task_sha256: Digest,
     /// Why.
@@ -42,9 +43,9 @@ impl Reader {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn control(&self, key: &TaskKey, verb: &str) -> Result<Option<ControlRow>, LedgerError> {
+    pub fn control(&self, key: &TaskKey, verb: ControlVerb) -> Result<Option<ControlRow>, LedgerError> {
         let sql = "SELECT * FROM controls WHERE sender = ?1 AND id = ?2 AND verb = ?3";
-        self.one("read a control", sql, (key.from.as_str(), key.id.to_string(), verb), read_control)
+        self.one("read a control", sql, (key.from.as_str(), key.id.to_string(), verb.as_str()), read_control)
     }
 
     /// Requests that were not applied to a task yet, oldest first.
@@ -68,7 +69,7 @@ impl Tx<'_> {
         let params = (
             new.key.from.as_str(),
             new.key.id.to_string(),
-            &new.verb,
+            new.verb.as_str(),
             new.task_sha256.to_string(),
             &new.reason,
             new.expires.unix_ms(),
@@ -84,10 +85,10 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub fn mark_control_applied(&mut self, key: &TaskKey, verb: &str) -> Result<(), LedgerError> {
+    pub fn mark_control_applied(&mut self, key: &TaskKey, verb: ControlVerb) -> Result<(), LedgerError> {
         let sql = "UPDATE controls SET applied_at = coalesce(applied_at, ?4)
                    WHERE sender = ?1 AND id = ?2 AND verb = ?3";
-        let params = (key.from.as_str(), key.id.to_string(), verb, self.now().unix_ms());
+        let params = (key.from.as_str(), key.id.to_string(), verb.as_str(), self.now().unix_ms());
         self.run("mark a control", sql, params).map(|_| ())
     }
 
@@ -104,7 +105,7 @@ fn read_control(row: &Row<'_>) -> rusqlite::Result<ControlRow> {
     Ok(ControlRow {
         control: NewControl {
             key: read_key(row)?,
-            verb: row.get("verb")?,
+            verb: get(row, "verb")?,
             task_sha256: get(row, "task_sha256")?,
             reason: row.get("reason")?,
             expires: get(row, "expires")?,

@@ -1,44 +1,16 @@
 //! Decisions of people, recorded when they are seen and consumed once (protocol section 5).
 
 use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::decision::DecisionOutcome;
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
-use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
 
-use crate::column::{Col, bad, get, get_opt, micros};
+use crate::column::{get, get_opt, micros};
 use crate::error::LedgerError;
 use crate::reader::Reader;
 use crate::tasks::TaskKey;
 use crate::tx::Tx;
-
-/// A person's yes or no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Yes.
-    Approved,
-    /// No.
-    Rejected,
-}
-
-impl Verdict {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Approved => "approved",
-            Verdict::Rejected => "rejected",
-        }
-    }
-}
-
-impl FromSql for Col<Verdict> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_str()? {
-            "approved" => Ok(Col(Verdict::Approved)),
-            "rejected" => Ok(Col(Verdict::Rejected)),
-            _ => Err(bad("verdict")),
-        }
-    }
-}
 
 /// A verified decision, to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +22,7 @@ pub struct NewDecision {
     /// The first 16 digits of the digest of that key.
     pub key16: String,
     /// Yes or no.
-    pub verdict: Verdict,
+    pub outcome: DecisionOutcome,
     /// Why.
     pub reason: String,
     /// When its author decided.
@@ -134,7 +106,7 @@ impl Tx<'_> {
             task,
             &new.author,
             &new.key16,
-            new.verdict.as_str(),
+            new.outcome.as_str(),
             &new.reason,
             new.decided_at.unix_ms(),
             new.expires.unix_ms(),
@@ -168,7 +140,7 @@ fn read_decision(row: &Row<'_>) -> rusqlite::Result<DecisionRow> {
             key: crate::tasks::read_key(row)?,
             author: row.get("author")?,
             key16: row.get("key16")?,
-            verdict: get(row, "outcome")?,
+            outcome: get(row, "outcome")?,
             reason: row.get("reason")?,
             decided_at: get(row, "decided_at")?,
             expires: get(row, "expires")?,

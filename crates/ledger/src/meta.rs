@@ -1,12 +1,14 @@
 //! What the ledger says about itself and about its node: one row, and the counters that never go back.
 
+use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{Digest, NodeName};
+use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::audit::{AuditHead, Entry, NO_HEAD};
+use crate::audit::{Entry, NO_HEAD};
 use crate::column::{get, get_opt, ms};
 use crate::error::{Damage, LedgerError};
 use crate::file::{Birth, Whole};
@@ -69,8 +71,8 @@ pub struct ClockMarks {
 /// Whether the node takes and starts work, as heartbeats say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
-    /// `active`, `entering_maintenance`, `maintenance`, `exiting_maintenance` or `drain_failed`.
-    pub state: String,
+    /// The state; never `recovery`, which [`Meta::recovery`] says.
+    pub state: NodeState,
     /// Since when.
     pub since: Timestamp,
     /// Until when running tasks may go on while it drains.
@@ -127,6 +129,16 @@ impl Tx<'_> {
             .ok_or(LedgerError::corrupt(Damage::MissingRow { table: "counters" }))
     }
 
+    /// Moves a counter up to at least this number: after a rollback, above every epoch that has a job directory.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn raise(&mut self, counter: Counter, at_least: u64) -> Result<(), LedgerError> {
+        let sql = "INSERT INTO counters (name, value) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
+        self.run("raise a counter", sql, (counter.name(), at_least)).map(|_| ())
+    }
+
     /// Marks the ledger complete or incomplete.
     ///
     /// # Errors
@@ -174,7 +186,7 @@ impl Tx<'_> {
     /// The ledger cannot be written.
     pub fn set_drain(&mut self, drain: &Drain) -> Result<(), LedgerError> {
         let sql = "UPDATE ledger SET drain_state = ?1, drain_since = ?2, drain_grace_until = ?3";
-        self.set("note the drain", sql, (&drain.state, drain.since.unix_ms(), ms(drain.grace_until)))
+        self.set("note the drain", sql, (drain.state.as_str(), drain.since.unix_ms(), ms(drain.grace_until)))
     }
 
     /// Switches paid work off until a moment, or on again.
@@ -246,7 +258,7 @@ fn read_meta(row: &Row<'_>) -> rusqlite::Result<Meta> {
             host_boot_id: row.get("clock_host_boot")?,
         },
         drain: Drain {
-            state: row.get("drain_state")?,
+            state: get(row, "drain_state")?,
             since: get(row, "drain_since")?,
             grace_until: get_opt(row, "drain_grace_until")?,
         },

@@ -5,6 +5,7 @@
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Balance, Balances, WindowKey, WindowKeys};
 use dispatch_core::protocol::names::NodeName;
+use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -55,8 +56,8 @@ pub struct PostingRow {
     pub reservation: Option<Uuid>,
     /// `reserve`, `settle`, `release` or `carry`.
     pub why: String,
-    /// Where a charge comes from (`reported`, `derived`, `reserved`, `none`).
-    pub basis: Option<String>,
+    /// Where a charge comes from.
+    pub basis: Option<CostBasis>,
 }
 
 /// One movement to be posted.
@@ -67,7 +68,7 @@ pub(crate) struct Posting<'p> {
     pub(crate) micros: i64,
     pub(crate) reservation: Option<Uuid>,
     pub(crate) why: &'static str,
-    pub(crate) basis: Option<&'p str>,
+    pub(crate) basis: Option<CostBasis>,
 }
 
 /// The accounts of a window.
@@ -181,7 +182,7 @@ impl Tx<'_> {
         &mut self,
         window: &WindowKey,
         at_least: Usd,
-        basis: &str,
+        basis: CostBasis,
     ) -> Result<Usd, LedgerError> {
         let wanted = micros(at_least)?;
         self.open_window(window)?;
@@ -227,7 +228,7 @@ impl Tx<'_> {
             posting.micros,
             posting.reservation.map(|id| id.to_string()),
             posting.why,
-            posting.basis,
+            posting.basis.map(CostBasis::as_str),
         );
         self.run("post an amount", sql, params)?;
         let sql = "UPDATE windows SET reserved = reserved + ?2, spent = spent + ?3 WHERE key = ?1";
@@ -260,6 +261,6 @@ fn read_posting(row: &Row<'_>) -> rusqlite::Result<PostingRow> {
         amount: get(row, "amount")?,
         reservation: get_opt(row, "reservation")?,
         why: row.get("why")?,
-        basis: row.get("basis")?,
+        basis: get_opt(row, "basis")?,
     })
 }

@@ -1,11 +1,11 @@
 //! What other nodes showed: how far their heartbeats came, the heads of their chains, what they saw of this node.
 
 use dispatch_core::protocol::names::NodeName;
+use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
 
-use crate::audit::AuditHead;
 use crate::column::get;
 use crate::error::LedgerError;
 use crate::reader::Reader;

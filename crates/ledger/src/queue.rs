@@ -3,6 +3,8 @@
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -21,8 +23,8 @@ pub struct QueuedTask {
     pub order_no: u64,
     /// `queued`, or `running` between attempts.
     pub state: TaskState,
-    /// The rank of its `priority`: low 0, normal 1, high 2.
-    pub priority: u8,
+    /// How urgent its sender says it is.
+    pub priority: Priority,
     /// When it was taken.
     pub accepted_at: Timestamp,
     /// From when on it must not start any more.
@@ -63,7 +65,7 @@ pub struct TaskBrief {
     /// Where it is in its life.
     pub state: TaskState,
     /// Its result's status, when it is final.
-    pub status: Option<String>,
+    pub status: Option<Status>,
     /// From when on it must not start any more.
     pub expires: Timestamp,
     /// The stop that was asked for.
@@ -95,7 +97,7 @@ pub struct TaskFilter {
     /// In this state.
     pub state: Option<TaskState>,
     /// With this status.
-    pub status: Option<String>,
+    pub status: Option<Status>,
     /// From this node.
     pub from: Option<NodeName>,
     /// Taken at this moment or later.
@@ -178,7 +180,7 @@ impl Reader {
                    ORDER BY n DESC LIMIT ?5";
         let params = (
             filter.state.map(TaskState::as_str),
-            filter.status.as_deref(),
+            filter.status.map(Status::as_str),
             filter.from.as_ref().map(NodeName::as_str),
             ms(filter.since),
             filter.limit.map_or(i64::MAX, i64::from),
@@ -232,7 +234,7 @@ fn read_queued(row: &Row<'_>) -> rusqlite::Result<QueuedTask> {
         key: read_key(row)?,
         order_no: row.get("n")?,
         state: get(row, "state")?,
-        priority: row.get("priority")?,
+        priority: get(row, "priority")?,
         accepted_at: get(row, "accepted_at")?,
         expires: get(row, "expires")?,
         run: row.get("run")?,
@@ -255,7 +257,7 @@ fn read_brief(row: &Row<'_>) -> rusqlite::Result<TaskBrief> {
         key: read_key(row)?,
         order_no: row.get("n")?,
         state: get(row, "state")?,
-        status: row.get("status")?,
+        status: get_opt(row, "status")?,
         expires: get(row, "expires")?,
         stop: read_stop(row)?,
         open_epoch: row.get("open_epoch")?,

@@ -2,6 +2,7 @@
 
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Balance, Caps, WindowKey, WindowKeys};
+use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -75,8 +76,8 @@ pub struct ReservationRow {
     pub closed_at: Option<Timestamp>,
     /// What was charged; `None` = it is open, or was released.
     pub actual: Option<Usd>,
-    /// Where the charge comes from (`reported`, `derived`, `reserved`, `none`).
-    pub basis: Option<String>,
+    /// Where the charge comes from.
+    pub basis: Option<CostBasis>,
 }
 
 impl Reader {
@@ -149,7 +150,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// A negative actual, an unknown reservation, or a ledger that cannot be written.
-    pub fn settle(&mut self, id: Uuid, actual: Usd, basis: &str) -> Result<Closing, LedgerError> {
+    pub fn settle(&mut self, id: Uuid, actual: Usd, basis: CostBasis) -> Result<Closing, LedgerError> {
         let charged = micros(actual)?;
         self.close(id, Some((charged, basis)))
     }
@@ -162,7 +163,7 @@ impl Tx<'_> {
         self.close(id, None)
     }
 
-    fn close(&mut self, id: Uuid, charge: Option<(i64, &str)>) -> Result<Closing, LedgerError> {
+    fn close(&mut self, id: Uuid, charge: Option<(i64, CostBasis)>) -> Result<Closing, LedgerError> {
         let row = self.reservation(id)?.ok_or(LedgerError::UnknownReservation { id })?;
         if row.closed_at.is_some() {
             return Ok(Closing::Before);
@@ -195,8 +196,13 @@ impl Tx<'_> {
         let sql =
             "UPDATE reservations SET closed_at = ?2, closing = ?3, actual = ?4, basis = ?5 WHERE id = ?1";
         let closing = if charge.is_some() { "settled" } else { "released" };
-        let params =
-            (id.to_string(), self.now().unix_ms(), closing, charge.map(|(charged, _)| charged), basis);
+        let params = (
+            id.to_string(),
+            self.now().unix_ms(),
+            closing,
+            charge.map(|(charged, _)| charged),
+            basis.map(CostBasis::as_str),
+        );
         self.run("close a reservation", sql, params)?;
         let sql = "UPDATE tasks SET reservation = NULL WHERE sender = ?1 AND id = ?2 AND reservation = ?3";
         let params = (row.key.from.as_str(), row.key.id.to_string(), id.to_string());
@@ -221,6 +227,6 @@ fn read_reservation(row: &Row<'_>) -> rusqlite::Result<ReservationRow> {
         made_at: get(row, "made_at")?,
         closed_at: get_opt(row, "closed_at")?,
         actual: get_opt(row, "actual")?,
-        basis: row.get("basis")?,
+        basis: get_opt(row, "basis")?,
     })
 }

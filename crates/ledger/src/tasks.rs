@@ -5,6 +5,8 @@ use std::fmt;
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::{TaskEvent, TaskState};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
+use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -57,8 +59,8 @@ pub struct NewTask {
     pub digest: Digest,
     /// The file as it came, byte for byte.
     pub envelope: Vec<u8>,
-    /// The rank of its `priority`: low 0, normal 1, high 2.
-    pub priority: u8,
+    /// How urgent its sender says it is.
+    pub priority: Priority,
     /// When its sender says it was made.
     pub created: Timestamp,
     /// From when on it must not start any more.
@@ -117,11 +119,11 @@ pub struct TaskRow {
     /// Where it is in its life.
     pub state: TaskState,
     /// Its result's status, when it is final.
-    pub status: Option<String>,
+    pub status: Option<Status>,
     /// Its result's reason code, when there is something to say.
     pub code: Option<String>,
-    /// The rank of its `priority`: low 0, normal 1, high 2.
-    pub priority: u8,
+    /// How urgent its sender says it is.
+    pub priority: Priority,
     /// When it was taken.
     pub accepted_at: Timestamp,
     /// When its sender says it was made.
@@ -271,7 +273,7 @@ impl Tx<'_> {
             new.key.id.to_string(),
             new.digest.to_string(),
             TaskState::Received.as_str(),
-            new.priority,
+            new.priority.as_str(),
             self.now().unix_ms(),
             new.created.unix_ms(),
             new.expires.unix_ms(),
@@ -325,7 +327,7 @@ impl Tx<'_> {
         &mut self,
         key: &TaskKey,
         event: TaskEvent,
-        status: &str,
+        status: Status,
         code: Option<&str>,
         result: &[u8],
     ) -> Result<TaskState, LedgerError> {
@@ -333,7 +335,7 @@ impl Tx<'_> {
         let (task, _) = self.known_task(key)?;
         let sql =
             "UPDATE tasks SET status = ?2, code = ?3, wait_reason = NULL, not_before = NULL WHERE n = ?1";
-        self.run("finish a task", sql, (task, status, code))?;
+        self.run("finish a task", sql, (task, status.as_str(), code))?;
         self.keep_paper(task, "result", result)?;
         Ok(state)
     }
@@ -499,9 +501,9 @@ pub(crate) fn read_task(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         order_no: row.get("n")?,
         digest: get(row, "digest")?,
         state: get(row, "state")?,
-        status: row.get("status")?,
+        status: get_opt(row, "status")?,
         code: row.get("code")?,
-        priority: row.get("priority")?,
+        priority: get(row, "priority")?,
         accepted_at: get(row, "accepted_at")?,
         created: get(row, "created")?,
         expires: get(row, "expires")?,

@@ -1,41 +1,13 @@
 //! Trips of the killswitch: a trip is a row until it is resumed (protocol section 8).
 
+use dispatch_core::protocol::heartbeat::KillMode;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
-use rusqlite::types::{FromSql, FromSqlResult, ValueRef};
 
-use crate::column::{Col, bad, get};
+use crate::column::get;
 use crate::error::LedgerError;
 use crate::reader::Reader;
 use crate::tx::Tx;
-
-/// What a trip stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TripMode {
-    /// Nothing starts; what runs goes on.
-    Halt,
-    /// What runs is ended too.
-    Kill,
-}
-
-impl TripMode {
-    const fn as_str(self) -> &'static str {
-        match self {
-            TripMode::Halt => "halt",
-            TripMode::Kill => "kill",
-        }
-    }
-}
-
-impl FromSql for Col<TripMode> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_str()? {
-            "halt" => Ok(Col(TripMode::Halt)),
-            "kill" => Ok(Col(TripMode::Kill)),
-            _ => Err(bad("mode of a killswitch")),
-        }
-    }
-}
 
 /// A trip that was not resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +15,7 @@ pub struct TripRow {
     /// Where the killswitch stood: `root`, `node`, or a lane's name.
     pub scope: String,
     /// What it stops.
-    pub mode: TripMode,
+    pub mode: KillMode,
     /// The text in it.
     pub reason: String,
     /// When it was found.
@@ -66,7 +38,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub fn trip(&mut self, scope: &str, mode: TripMode, reason: &str) -> Result<bool, LedgerError> {
+    pub fn trip(&mut self, scope: &str, mode: KillMode, reason: &str) -> Result<bool, LedgerError> {
         let sql = "INSERT INTO trips (scope, mode, reason, at) VALUES (?1, ?2, ?3, ?4)
                    ON CONFLICT (scope) WHERE resumed_at IS NULL DO UPDATE
                      SET mode = excluded.mode, reason = excluded.reason

@@ -1,11 +1,12 @@
 //! Checking the ledger against itself: the file, the money, the audit chain.
 
 use dispatch_core::protocol::names::Digest;
+use dispatch_core::protocol::parts::AuditHead;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::audit::{AuditHead, AuditLine, CHAIN_BEGUN, NO_HEAD, named};
+use crate::audit::{AuditLine, CHAIN_BEGUN, NO_HEAD, named};
 use crate::error::{Damage, LedgerError};
 use crate::reader::Reader;
 

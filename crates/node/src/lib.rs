@@ -8,10 +8,15 @@
 pub mod args;
 pub mod clock;
 pub mod config;
+pub mod developer;
+pub mod door;
 pub mod durations;
 pub mod files;
 pub mod ids;
 pub mod job;
+pub mod keys;
+pub mod notify_systemd;
+pub mod peers_json;
 pub mod report;
 pub mod state;
 pub mod term;

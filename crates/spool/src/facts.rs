@@ -1,6 +1,12 @@
 //! What kind of file system the share, or a node's own state, is on.
 
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// A file system by its `statfs` type number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,4 +115,20 @@ pub struct MountFacts {
     pub file_system: FileSystem,
     /// The device number, which tells two mounts apart.
     pub device: u64,
+}
+
+impl MountFacts {
+    /// The facts of whatever mount a local path is on; for a node's own state, which must not be on a network.
+    ///
+    /// # Errors
+    /// A path that cannot be opened.
+    pub fn of(path: &Path) -> io::Result<MountFacts> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(MountFacts::of_handle(&fd)?)
+    }
+
+    pub(crate) fn of_handle(fd: impl AsFd) -> Result<MountFacts, Errno> {
+        let number = u64::try_from(rustix::fs::fstatfs(&fd)?.f_type).unwrap_or(0);
+        Ok(MountFacts { file_system: FileSystem::from_type(number), device: rustix::fs::fstat(&fd)?.st_dev })
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::policy::money::Usd;
 use crate::protocol::names::TaskId;
+use crate::protocol::task::Task;
 
 /// A task's place in its tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,18 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// The lineage of a task: what it says, or that it is its own root.
+    #[must_use]
+    pub fn of_task(task: &Task) -> Lineage {
+        task.lineage.as_ref().map_or(Lineage::of_root(task.id), |lineage| Lineage {
+            root: lineage.root,
+            parent: lineage.parent,
+            depth: lineage.depth.into(),
+            fanout_left: lineage.fanout_left.into(),
+            budget_usd: lineage.budget_usd,
+        })
+    }
+
     /// The lineage of a task that no task sent and that says nothing of it.
     #[must_use]
     pub const fn of_root(id: TaskId) -> Lineage {

@@ -5,6 +5,8 @@
 
 pub mod admission;
 pub mod budget;
+pub mod capacity;
+pub mod continuity;
 pub mod dec;
 pub mod eval;
 pub mod fleet;
@@ -16,4 +18,7 @@ pub mod money;
 pub mod pace;
 pub mod routing;
 pub mod safeguards;
+pub mod settlement;
+pub mod standing;
+pub mod velocity;
 pub mod window;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::policy::dec::Dec;
+use crate::policy::dec::{Dec, ONE};
+use crate::protocol::fraction::Fraction;
+use crate::protocol::task::Requires;
 
 /// What a backend is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +72,19 @@ pub struct Requirements {
     pub min_vram_gb: Option<Dec>,
     /// A container image.
     pub image: Option<String>,
+}
+
+impl From<&Requires> for Requirements {
+    fn from(requires: &Requires) -> Requirements {
+        // A thousandth is 10^9 units of 10^-12.
+        let gb =
+            |amount: Fraction| Dec::from_units(i128::from(amount.thousandths()).saturating_mul(ONE / 1_000));
+        Requirements {
+            tool: requires.tool.clone(),
+            min_vram_gb: requires.min_vram_gb.map(gb),
+            image: requires.image.clone(),
+        }
+    }
 }
 
 /// Whether a hosted API may be used: only when the task *and* the node allow it.
@@ -246,6 +261,13 @@ mod tests {
             (None, None) => backend.tools.is_none(),
         };
         sdk_fits && vram && software
+    }
+
+    #[test]
+    fn a_task_asks_for_the_memory_it_says() {
+        let min_vram_gb = Fraction::from_wire("23.5").ok();
+        let asks = Requirements::from(&Requires { min_vram_gb, ..Requires::default() });
+        assert_eq!(asks.min_vram_gb, Dec::parse("23.5").ok());
     }
 
     proptest! {

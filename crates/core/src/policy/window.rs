@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::policy::money::Usd;
 use crate::protocol::names::{BadName, NodeName, TaskId, is_name_alphabet};
+use crate::protocol::task::Task;
 use crate::protocol::time::Timestamp;
 
 /// Longest name of a run, in bytes (protocol section 3).
@@ -320,6 +321,16 @@ impl<T> PerWindow<T> {
 pub type WindowKeys = PerWindow<WindowKey>;
 
 impl WindowKeys {
+    /// The windows of a task whose reservation is made at `now`, by this node's clock.
+    ///
+    /// # Errors
+    /// A `run` that is no name: a task that passed the checks of protocol section 4 has none such.
+    pub fn of_task(task: &Task, now: Timestamp) -> Result<WindowKeys, BadName> {
+        let run = task.run.as_deref().map(RunName::new).transpose()?;
+        let root = task.lineage.as_ref().map_or(task.id, |lineage| lineage.root);
+        Ok(WindowKeys::of(&task.from, run.as_ref(), root, now))
+    }
+
     /// The windows of a task of `sender` whose reservation is made at `now`, by this node's clock.
     ///
     /// A task without a `run` belongs to its sender's run of that UTC day. `root` is its lineage's root: its own id

@@ -1,6 +1,11 @@
 //! Tests of the ledger as its callers use it, on real files.
 
+mod chain;
+mod door;
 mod file;
+mod life;
+mod money;
+mod streams;
 
 use std::path::PathBuf;
 
@@ -8,6 +13,9 @@ use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Caps, WindowKeys};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
+use dispatch_core::protocol::parts::{AuditHead, CostBasis};
+use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::{DAY_MS, Timestamp};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -89,7 +97,7 @@ pub(crate) fn task(number: u32) -> NewTask {
         key: key(number),
         digest: Digest::of(&number.to_be_bytes()),
         envelope: format!("envelope {number}").into_bytes(),
-        priority: 1,
+        priority: Priority::Normal,
         created: now(),
         expires: now().plus_ms(DAY_MS),
         run: None,

@@ -17,10 +17,15 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Name, NodeName};
 use uuid::Uuid;
 
+pub use dispatch_core::policy::admission::Billing;
+pub use dispatch_core::policy::gate::{GateLimits, PeerGate};
+pub use dispatch_core::policy::window::Caps;
+
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use places::{default_config_file, default_state_dir};
 
+pub use crate::job::AgentKind;
 use crate::state::StateDir;
 
 /// The commented default file: the reference of every key. `init` writes its parts.
@@ -101,25 +106,7 @@ pub struct Peer {
     /// Which tasks of it a person must see first.
     pub gate: PeerGate,
     /// Whether it may ask for a profile's unrestricted mode.
-    pub allow_dangerous: Permission,
-}
-
-/// Which tasks of a peer a person must see first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerGate {
-    /// Those the policy says.
-    Policy,
-    /// Every one.
-    Always,
-}
-
-/// Something a peer may or may not ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permission {
-    /// It may.
-    Granted,
-    /// It may not.
-    Refused,
+    pub allow_dangerous: bool,
 }
 
 /// `[watch]`: how the share is watched.
@@ -164,41 +151,23 @@ pub struct Approve {
     pub required: u32,
     /// The key that `dispatch-ack` signs with here, when it is told no other.
     pub key: Option<PathBuf>,
-    /// A task whose ceiling is above this waits for a person.
-    pub gate_above: Usd,
-    /// A task deeper in its lineage than this waits for a person.
-    pub gate_depth: u32,
+    /// What waits for a person although nobody asked.
+    pub gate: GateLimits,
 }
 
 /// `[killswitch]`: how a tripped one is lifted.
 #[derive(Clone, Copy, Debug)]
 pub struct Killswitch {
-    /// What a node does when the file is gone.
-    pub latch: Latch,
-}
-
-/// What a node does when a killswitch is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Latch {
-    /// It stays stopped until `dispatchctl resume` runs on it.
-    Latched,
-    /// It goes on, except after `kill`.
-    Unlatched,
+    /// True: a stopped node goes on when the file is gone *and* `dispatchctl resume` ran on it. False: when the file
+    /// is gone, except after `kill`.
+    pub latch: bool,
 }
 
 /// `[budget]`: caps of money. A cap of 0 means that paid work is off.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// Of one batch.
-    pub run: Usd,
-    /// Of a UTC month.
-    pub month: Usd,
-    /// Of a UTC day; unlimited when absent.
-    pub day: Option<Usd>,
-    /// Of one sender in a UTC month; unlimited when absent.
-    pub sender: Option<Usd>,
-    /// Of one task tree; unlimited when absent.
-    pub tree: Option<Usd>,
+    /// Of each window.
+    pub caps: Caps,
     /// New batch names a sender may open in a UTC day.
     pub runs_per_day: u32,
 }
@@ -252,55 +221,6 @@ pub struct Profile {
     pub required: Option<u32>,
     /// Where it runs when the task has no workspace: a fresh directory, or this workspace.
     pub workspace: Option<Name>,
-}
-
-/// What kind of program a profile runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentKind {
-    /// Claude Code.
-    Claude,
-    /// Codex.
-    Codex,
-    /// Gemini.
-    Gemini,
-    /// Any program that reads the request from its standard input.
-    Command,
-}
-
-impl AgentKind {
-    /// The word in files and messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            AgentKind::Claude => "claude",
-            AgentKind::Codex => "codex",
-            AgentKind::Gemini => "gemini",
-            AgentKind::Command => "command",
-        }
-    }
-}
-
-/// Who pays for a profile's runs, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Billing {
-    /// Every token costs.
-    Metered,
-    /// A flat plan: counted, never charged.
-    Subscription,
-    /// Nothing.
-    Free,
-}
-
-impl Billing {
-    /// The word in files and messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Billing::Metered => "metered",
-            Billing::Subscription => "subscription",
-            Billing::Free => "free",
-        }
-    }
 }
 
 /// `[backend.NAME]`: where tasks can run.

@@ -154,25 +154,17 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// `true` or `false`, as a value of the caller's with two words.
-    pub(super) fn choice_or<T>(
-        &mut self,
-        key: &'static str,
-        [when_false, when_true]: [T; 2],
-        default: Default_,
-    ) -> Result<T, ConfigError> {
+    /// `true` or `false`.
+    pub(super) fn flag_or(&mut self, key: &'static str, default: Flag) -> Result<bool, ConfigError> {
         let Some(value) = self.raw(key) else {
-            let (text, chosen) = match default {
-                Default_::False => ("false", when_false),
-                Default_::True => ("true", when_true),
-            };
-            self.by_default(key, text.to_owned());
-            return Ok(chosen);
+            let flag = default == Flag::True;
+            self.by_default(key, flag.to_string());
+            return Ok(flag);
         };
         let flag = value.get_ref().as_bool();
         let flag = flag.ok_or_else(|| self.wrong_type(key, value, "true or false"))?;
         self.note_line(key, value, flag.to_string());
-        Ok(if flag { when_true } else { when_false })
+        Ok(flag)
     }
 
     /// A list of texts, each read by `parse`; empty when the key is absent.
@@ -284,8 +276,8 @@ impl<'a> Section<'a> {
 }
 
 /// Which word a flag has when the file is silent.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Default_ {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flag {
     False,
     True,
 }

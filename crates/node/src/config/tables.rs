@@ -10,14 +10,14 @@ use dispatch_core::protocol::names::{Name, NodeName};
 
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
-use super::section::{Default_, Section, quoted};
+use super::section::{Flag, Section, quoted};
 use super::values::{
     absolute_path, agent_kind, argument, backend_kind, billing, peer_gate, plain_path, positive_usd,
     strategy, variable, variable_name, whole, word,
 };
 use super::{
-    AgentKind, Approve, Backend, BackendKind, Billing, Budget, Effective, Exec, Killswitch, Latch, Limits,
-    Notify, Origin, Peer, Permission, Profile, Watch,
+    AgentKind, Approve, Backend, BackendKind, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch,
+    Limits, Notify, Origin, Peer, Profile, Watch,
 };
 
 /// Most attempts at once.
@@ -53,11 +53,7 @@ pub(super) fn peers(
             retired: section.texts("retired", |text| plain_path(text).map(|path| dir.join(path)))?,
             lane_key,
             gate: section.text_or("gate", "policy", peer_gate)?,
-            allow_dangerous: section.choice_or(
-                "allow_dangerous",
-                [Permission::Refused, Permission::Granted],
-                Default_::False,
-            )?,
+            allow_dangerous: section.flag_or("allow_dangerous", Flag::False)?,
         };
         peers.insert(peer_name, peer);
         effective.append(&mut section.finish()?);
@@ -112,8 +108,10 @@ pub(super) fn approve(
         allowed_signers: dir.join(section.text_or("allowed_signers", "approvers", plain_path)?),
         required: section.number_or("required", 1..=16, 1)?,
         key: section.text("key", plain_path)?.map(|path| dir.join(path)),
-        gate_above: section.text_or("gate_above_usd", "5", Usd::from_wire)?,
-        gate_depth: section.number_or("gate_depth", 0..=64, 1)?,
+        gate: GateLimits {
+            gate_above_usd: section.text_or("gate_above_usd", "5", Usd::from_wire)?,
+            gate_depth: i64::from(section.number_or::<u32>("gate_depth", 0..=64, 1)?),
+        },
     };
     effective.append(&mut section.finish()?);
     Ok(approve)
@@ -123,7 +121,7 @@ pub(super) fn killswitch(
     mut section: Section<'_>,
     effective: &mut Vec<Effective>,
 ) -> Result<Killswitch, ConfigError> {
-    let latch = section.choice_or("latch", [Latch::Unlatched, Latch::Latched], Default_::True)?;
+    let latch = section.flag_or("latch", Flag::True)?;
     effective.append(&mut section.finish()?);
     Ok(Killswitch { latch })
 }
@@ -133,11 +131,13 @@ pub(super) fn budget(
     effective: &mut Vec<Effective>,
 ) -> Result<Budget, ConfigError> {
     let budget = Budget {
-        run: section.text_or("run_usd", "0", Usd::from_wire)?,
-        month: section.text_or("month_usd", "0", Usd::from_wire)?,
-        day: section.text("day_usd", Usd::from_wire)?,
-        sender: section.text("sender_usd", Usd::from_wire)?,
-        tree: section.text("tree_usd", Usd::from_wire)?,
+        caps: Caps {
+            run: section.text_or("run_usd", "0", Usd::from_wire)?,
+            month: section.text_or("month_usd", "0", Usd::from_wire)?,
+            day: section.text("day_usd", Usd::from_wire)?,
+            sender: section.text("sender_usd", Usd::from_wire)?,
+            tree: section.text("tree_usd", Usd::from_wire)?,
+        },
         runs_per_day: section.number_or("runs_per_day", 0..=100_000, 20)?,
     };
     effective.append(&mut section.finish()?);

@@ -90,12 +90,7 @@ pub(super) fn agent_kind(text: &str) -> Result<AgentKind, &'static str> {
 }
 
 pub(super) fn billing(text: &str) -> Result<Billing, &'static str> {
-    match text {
-        "metered" => Ok(Billing::Metered),
-        "subscription" => Ok(Billing::Subscription),
-        "free" => Ok(Billing::Free),
-        _ => Err("one of metered, subscription, free"),
-    }
+    Billing::parse(text).ok_or("one of metered, subscription, free")
 }
 
 pub(super) fn backend_kind(text: &str) -> Result<BackendKind, &'static str> {

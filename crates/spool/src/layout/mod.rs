@@ -10,6 +10,7 @@ mod parse;
 mod parts;
 
 pub use dir::{Area, Dir};
+pub(crate) use dir::{LANE_AREAS, ROOT_DIRS};
 pub use file::{File, LaneFile};
 pub use parts::{EvidenceOf, EvidencePart, Hex16, Month, TmpName};
 
