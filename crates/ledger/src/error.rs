@@ -202,7 +202,51 @@ pub enum Damage {
     },
 }
 
+/// What a failure asks of the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// The same again later: somebody else held the file, or the disk was full.
+    Retry,
+    /// It concerns one task, or one request: leave that alone, go on with the others.
+    Quarantine,
+    /// The ledger, or this process's right to it, is gone.
+    Halt,
+}
+
 impl LedgerError {
+    /// What this failure asks of the loop.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            LedgerError::Sql { .. } if self.is_busy() || self.is_disk_full() => Disposition::Retry,
+            LedgerError::Sql { .. } if self.breaks_a_rule() => Disposition::Quarantine,
+            LedgerError::UnknownTask { .. }
+            | LedgerError::KnownTask { .. }
+            | LedgerError::UnknownAttempt { .. }
+            | LedgerError::UnknownReservation { .. }
+            | LedgerError::Illegal { .. }
+            | LedgerError::IllegalAttempt { .. }
+            | LedgerError::NotLeasable { .. }
+            | LedgerError::Entry { .. }
+            | LedgerError::Amount { .. } => Disposition::Quarantine,
+            LedgerError::Sql { .. }
+            | LedgerError::File { .. }
+            | LedgerError::Absent { .. }
+            | LedgerError::Present { .. }
+            | LedgerError::NotALedger { .. }
+            | LedgerError::Newer { .. }
+            | LedgerError::Older { .. }
+            | LedgerError::NotWhole { .. }
+            | LedgerError::Corrupt { .. }
+            | LedgerError::Fenced { .. }
+            | LedgerError::UnknownBoot { .. } => Disposition::Halt,
+        }
+    }
+
+    fn breaks_a_rule(&self) -> bool {
+        self.sqlite_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+    }
+
     /// True when the same operation may succeed later although nobody changes anything: the file was busy.
     #[must_use]
     pub fn is_busy(&self) -> bool {

@@ -42,7 +42,7 @@ pub use audit::{AuditLine, Entry, NO_HEAD};
 pub use boots::{BootRow, NewBoot};
 pub use controls::{ControlRow, NewControl};
 pub use decisions::{DecisionRow, NewDecision, Recorded};
-pub use error::{Damage, LedgerError};
+pub use error::{Damage, Disposition, LedgerError};
 pub use file::{Birth, Ledger, ReadLedger, Whole};
 pub use meta::{ClockMarks, Counter, Drain, Meta, ShownHead};
 pub use money::{PostingRow, SpendBucket, WindowRow};

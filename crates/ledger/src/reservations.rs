@@ -102,10 +102,11 @@ impl Reader {
 
 impl Tx<'_> {
     /// Sets money aside in all windows, or in none: each of them is looked at again here, inside the transaction, so
-    /// `reserved + spent` never passes a cap by a reservation. The task's row, if it has one, then points to it.
+    /// `reserved + spent` never passes a cap by a reservation. The task's row then points to it, so the task is inserted first.
     ///
     /// # Errors
-    /// A negative amount, an id that was used, or a ledger that cannot be written.
+    /// An unknown task, a negative amount, an id that was used, an open reservation for the same attempt, or a ledger
+    /// that cannot be written.
     pub fn reserve_within(&mut self, new: &NewReservation, caps: &Caps) -> Result<Reserving, LedgerError> {
         let amount = micros(new.amount)?;
         for (kind, window) in new.windows.iter() {
@@ -141,8 +142,10 @@ impl Tx<'_> {
             })?;
         }
         let sql = "UPDATE tasks SET reservation = ?3 WHERE sender = ?1 AND id = ?2";
-        self.run("point a task to its reservation", sql, (from, &id, &reservation))?;
-        Ok(Reserving::Reserved)
+        match self.run("point a task to its reservation", sql, (from, &id, &reservation))? {
+            0 => Err(LedgerError::UnknownTask { key: new.key.clone() }),
+            _ => Ok(Reserving::Reserved),
+        }
     }
 
     /// Closes a reservation by charging what was spent, in the windows it was made in. An actual above the amount is

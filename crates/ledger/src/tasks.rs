@@ -447,6 +447,18 @@ impl Tx<'_> {
         self.change_task(key, sql, (key.from.as_str(), key.id.to_string()))
     }
 
+    /// Drops the long bytes (not the results) of tasks whose result was published at `upto` or earlier and that the
+    /// seen-set has forgotten: nothing asks for them any more. Answers how many rows went.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn purge_papers(&mut self, upto: Timestamp) -> Result<usize, LedgerError> {
+        let sql = "DELETE FROM papers WHERE kind <> 'result' AND task IN (
+                     SELECT n FROM tasks WHERE published_at <= ?1
+                       AND NOT EXISTS (SELECT 1 FROM seen WHERE seen.sender = tasks.sender AND seen.id = tasks.id))";
+        self.run("purge papers", sql, [upto.unix_ms()])
+    }
+
     fn keep_terms(&mut self, task: u64, terms: &Terms) -> Result<(), LedgerError> {
         self.keep_paper(task, "recipe", terms.recipe.as_bytes())?;
         terms.payload.as_deref().map_or(Ok(()), |payload| self.keep_paper(task, "terms", payload))

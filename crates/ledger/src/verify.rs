@@ -17,7 +17,7 @@ const HASH_MEMBER: &str = ",\"hash\":\"";
 
 /// Whether the audit chain is what was written.
 #[must_use]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainCheck {
     /// Every link holds.
     Intact {

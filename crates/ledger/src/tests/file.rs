@@ -80,6 +80,7 @@ fn a_balance_that_is_not_the_sum_of_its_postings_is_refused() {
     let mut desk = desk();
     let new =
         NewReservation { id: Uuid::from_u128(1), key: key(1), nth: 1, amount: usd("2"), windows: windows(1) };
+    desk.write(|tx| tx.insert_task(&task(1))).unwrap();
     assert_eq!(desk.write(|tx| tx.reserve_within(&new, &caps("5", "5"))).unwrap(), Reserving::Reserved);
     let path = desk.path();
     desk.ledger.connection.execute_batch("UPDATE windows SET spent = 1 WHERE key LIKE 'month:%'").unwrap();

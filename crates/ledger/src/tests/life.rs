@@ -213,6 +213,24 @@ fn new_terms_take_the_place_of_the_old_ones_and_are_filed_again() {
 }
 
 #[test]
+fn the_bytes_of_a_task_stay_until_its_result_is_out_and_its_key_is_forgotten() {
+    let mut desk = desk();
+    queued(&mut desk, 1);
+    desk.write(|tx| {
+        tx.insert_seen(&key(1), Seen { digest: task(1).digest, until: Some(now()) })?;
+        tx.finish(&key(1), TaskEvent::Failed, Status::Cancelled, None, b"result")
+    })
+    .unwrap();
+    assert_eq!(desk.write(|tx| tx.purge_papers(now())).unwrap(), 0);
+    desk.write(|tx| tx.mark_published(&key(1))).unwrap();
+    assert_eq!(desk.write(|tx| tx.purge_papers(now())).unwrap(), 0);
+    desk.write(|tx| tx.purge_seen(now())).unwrap();
+    assert_eq!(desk.write(|tx| tx.purge_papers(now())).unwrap(), 2);
+    assert_eq!(desk.ledger.envelope(&key(1)).unwrap(), None);
+    assert_eq!(desk.ledger.result(&key(1)).unwrap().unwrap(), b"result");
+}
+
+#[test]
 fn a_task_is_found_by_either_end_of_its_id() {
     let mut desk = desk();
     queued(&mut desk, 0xabc);

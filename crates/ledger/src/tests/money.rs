@@ -15,6 +15,15 @@ fn reservation(number: u128, task: u32, nth: u32, amount: &str) -> NewReservatio
     }
 }
 
+/// A ledger that knows the tasks these tests reserve for.
+fn desk() -> Desk {
+    let mut desk = super::desk();
+    for number in 0..5 {
+        desk.write(|tx| tx.insert_task(&task(number))).unwrap();
+    }
+    desk
+}
+
 fn run_window() -> WindowKey {
     windows(1).run
 }
@@ -46,6 +55,19 @@ fn a_window_without_room_is_named_and_nothing_is_set_aside_anywhere() {
     assert_eq!(desk.ledger.open_reservations().unwrap(), []);
     let exactly = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "5"), &caps("10", "5"))).unwrap();
     assert_eq!(exactly, Reserving::Reserved);
+}
+
+#[test]
+fn money_is_set_aside_only_for_a_task_that_is_there_and_once_for_each_attempt() {
+    let mut desk = desk();
+    let unknown = desk.write(|tx| tx.reserve_within(&reservation(1, 99, 1, "1"), &caps("10", "10")));
+    assert!(matches!(unknown, Err(LedgerError::UnknownTask { .. })));
+    assert_eq!(desk.ledger.windows().unwrap(), []);
+    let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "1"), &caps("10", "10"))).unwrap();
+    assert_eq!(made, Reserving::Reserved);
+    let again =
+        desk.write(|tx| tx.reserve_within(&reservation(2, 1, 1, "1"), &caps("10", "10"))).unwrap_err();
+    assert_eq!(again.disposition(), Disposition::Quarantine);
 }
 
 #[test]
