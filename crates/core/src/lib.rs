@@ -4,6 +4,7 @@
 //! and what it decides is returned as a value. `spool` and `ledger` do the reading and the keeping, the commands do the rest.
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod planner;
 pub mod policy;
 pub mod protocol;

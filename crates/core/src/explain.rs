@@ -1,0 +1,505 @@
+//! What, why, and what to do now: the sentences for every refusal, wait and ending.
+//!
+//! One home for these words, so that a result's reason, the progress line of a waiting sender and the listing of what
+//! waits say the same thing. A text here names the limit, what is left of it, when it resets and who can lift it.
+
+use std::fmt;
+
+use crate::planner::queue::Holdback;
+use crate::policy::admission::{Refusal, RefusalCode, RoomWait, WaitCause};
+use crate::policy::gate::GateReason;
+use crate::policy::money::Usd;
+use crate::policy::routing::WhyNot;
+use crate::policy::window::{Window, WindowKey};
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::result::{Reason, Status};
+use crate::protocol::time::Timestamp;
+
+/// Three sentences for a person, without a full stop at their ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What happened, or what is being waited for.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What to do now, and who can do it.
+    pub next: String,
+}
+
+impl Explanation {
+    fn new(what: impl Into<String>, why: impl Into<String>, next: impl Into<String>) -> Explanation {
+        Explanation { what: what.into(), why: why.into(), next: next.into() }
+    }
+
+    /// What and why in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}: {}", self.what, self.why)
+    }
+
+    /// As a result carries it, with the code for programs.
+    #[must_use]
+    pub fn reason(&self, code: &str) -> Reason {
+        Reason { code: code.to_owned(), text: self.line(), help: self.next.clone() }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.what, self.why, self.next)
+    }
+}
+
+/// Who runs the node that decides, in the words of a text that the sender reads.
+const OPERATOR: &str = "whoever runs the receiving node";
+
+/// A refusal by policy.
+#[must_use]
+pub fn refusal(refusal: &Refusal) -> Explanation {
+    match refusal.code {
+        RefusalCode::OverCap | RefusalCode::RunClosed | RefusalCode::TooManyRuns => window_refusal(refusal),
+        RefusalCode::LineageExceeded => Explanation::new(
+            "refused for where it comes from",
+            "a task sent by a task may only pass on less than what its sender had: depth, fan-out and budget shrink",
+            "send it again with the lineage that the sending task was given",
+        ),
+        RefusalCode::DangerousNotAllowed => Explanation::new(
+            "refused for the rights it asks for",
+            "the receiving node does not allow this sender or profile the unrestricted mode",
+            format!("send it without --dangerous, or {OPERATOR} sets `allow_dangerous` for this peer"),
+        ),
+        RefusalCode::NoEligibleBackend => Explanation::new(
+            "refused because nothing there can run it",
+            "no backend of the receiving node offers what the task requires",
+            format!("ask for less, or {OPERATOR} adds a backend that has it"),
+        ),
+        RefusalCode::CeilingTooLow => Explanation::new(
+            "refused for its ceiling",
+            "its profile is paid for, and the ceiling of what it may cost is not above 0",
+            "send it again with a --max-cost above 0",
+        ),
+        RefusalCode::NoEstimate => Explanation::new(
+            "refused because its cost cannot be estimated",
+            "its profile or backend is paid for, and there is nothing above 0 to reserve for it",
+            format!(
+                "{OPERATOR} sets `max_cost_usd` and `overshoot_usd` in the profile, or rates in the backend"
+            ),
+        ),
+        RefusalCode::BudgetInvalid => Explanation::new(
+            "refused because the books do not add up",
+            "the receiving node's ledger has a negative balance or cap, and nothing paid starts on that",
+            format!("{OPERATOR} looks at `dispatchctl doctor` and `dispatchctl budget`"),
+        ),
+    }
+}
+
+/// A refusal before policy was asked, or a report about a message.
+#[must_use]
+pub fn code(code: ReasonCode) -> Explanation {
+    Explanation::new(format!("not taken ({code})"), code.text(), code.help())
+}
+
+/// A refusal before policy was asked, as a result carries it.
+#[must_use]
+pub fn code_reason(of: ReasonCode) -> Reason {
+    Reason { code: of.as_str().to_owned(), text: of.text().to_owned(), help: of.help().to_owned() }
+}
+
+/// A code as it stands in a result or an audit entry, where nothing else is known; `None` for a code of another release.
+#[must_use]
+pub fn word(text: &str) -> Option<Explanation> {
+    ReasonCode::parse(text)
+        .map(code)
+        .or_else(|| RefusalCode::parse(text).map(|code| refusal(&Refusal::plain(code))))
+}
+
+/// A refusal by policy, as a result carries it.
+#[must_use]
+pub fn refusal_reason(of: &Refusal) -> Reason {
+    refusal(of).reason(of.code.as_str())
+}
+
+fn window_refusal(refusal: &Refusal) -> Explanation {
+    let window = refusal.window.as_ref();
+    let named = window.map_or_else(|| "its budget window".to_owned(), window_name);
+    match refusal.code {
+        RefusalCode::RunClosed => Explanation::new(
+            "refused for its run",
+            format!("{named} was closed"),
+            "send it again with another --run, or with none",
+        ),
+        RefusalCode::TooManyRuns => Explanation::new(
+            "refused for its run",
+            format!("its sender opened as many new runs today as it may, and {named} would be one more"),
+            format!(
+                "send it again with a --run that is open or with none{}, or {OPERATOR} raises `runs_per_day`",
+                resets(refusal.resets_at, ", try again after ")
+            ),
+        ),
+        RefusalCode::OverCap
+        | RefusalCode::LineageExceeded
+        | RefusalCode::DangerousNotAllowed
+        | RefusalCode::NoEligibleBackend
+        | RefusalCode::CeilingTooLow
+        | RefusalCode::NoEstimate
+        | RefusalCode::BudgetInvalid => Explanation::new(
+            "refused by the budget",
+            room(&named, refusal.limit, refusal.left, refusal.asked),
+            over_cap_help(window, refusal.limit, refusal.left, refusal.resets_at),
+        ),
+    }
+}
+
+/// `the run … has 1.25 of 5 USD left and the task needs 2.5`
+fn room(named: &str, limit: Option<Usd>, left: Option<Usd>, asked: Option<Usd>) -> String {
+    let needs = asked.map_or_else(String::new, |asked| format!(" and the task needs {asked}"));
+    match (limit, left) {
+        (Some(limit), _) if !limit.is_positive() => {
+            format!("paid work is off: {named} has a cap of {limit} USD{needs}")
+        }
+        (Some(limit), Some(left)) => format!("{named} has {left} of {limit} USD left{needs}"),
+        (Some(_) | None, _) => format!("{named} has no room{needs}"),
+    }
+}
+
+fn over_cap_help(
+    window: Option<&WindowKey>,
+    limit: Option<Usd>,
+    left: Option<Usd>,
+    resets_at: Option<Timestamp>,
+) -> String {
+    let key = window.map_or("the cap", |window| cap_name(window.window()));
+    if limit.is_some_and(|limit| !limit.is_positive()) {
+        return format!("{OPERATOR} sets `{key}` under [budget] above 0");
+    }
+    let mut ways = Vec::new();
+    if left.is_some_and(Usd::is_positive) {
+        ways.push("send it again with a lower --max-cost".to_owned());
+    }
+    ways.extend(resets_at.map(|at| format!("send it again after {at}")));
+    match window {
+        Some(WindowKey::Run { run, .. }) => ways.push(format!(
+            "send it again with another --run, or {OPERATOR} runs `dispatchctl budget close-run {run}`"
+        )),
+        Some(
+            WindowKey::RunOfDay { .. }
+            | WindowKey::Day(_)
+            | WindowKey::Month(_)
+            | WindowKey::Sender { .. }
+            | WindowKey::Tree(_),
+        )
+        | None => {}
+    }
+    ways.push(format!("{OPERATOR} raises `{key}` under [budget]"));
+    ways.join(", or ")
+}
+
+/// What a queued task without a reservation waits for.
+#[must_use]
+pub fn wait(wait: &RoomWait) -> Explanation {
+    let window = wait.window.as_ref();
+    let named = window.map_or_else(|| "the budget".to_owned(), window_name);
+    let until = resets(wait.resets_at, "nothing: it goes on by itself after ");
+    let what = "waits for its budget";
+    match wait.cause {
+        WaitCause::OverCap => {
+            let key = window.map_or("the cap", |window| cap_name(window.window()));
+            // More than the whole cap: the reset brings no room either.
+            let never = wait.asked.zip(wait.limit).is_some_and(|(asked, limit)| asked > limit);
+            let next = if never || until.is_empty() {
+                format!(
+                    "{OPERATOR} raises `{key}` under [budget], or cancel it and send it with a lower --max-cost"
+                )
+            } else {
+                format!("{until}, or sooner when {OPERATOR} raises `{key}` under [budget]")
+            };
+            Explanation::new(what, room(&named, wait.limit, wait.left, wait.asked), next)
+        }
+        WaitCause::ClockSuspect => Explanation::new(
+            "waits for a clock that can be believed",
+            "the receiving node's clock jumped, so it is not known which day's and month's budget this is",
+            format!("{OPERATOR} sets the clock, or runs `dispatchctl recover --accept-clock REASON`"),
+        ),
+        WaitCause::DayClosed => Explanation::new(
+            what,
+            format!("the receiving node's ledger was replaced on this day, and {named} stays closed"),
+            until,
+        ),
+        WaitCause::MonthClosed => Explanation::new(
+            what,
+            format!("the receiving node's ledger was replaced, and what {named} had spent is not known"),
+            format!("{until}, or {OPERATOR} says it with `--month-spent USD`"),
+        ),
+        WaitCause::SpendBlocked => Explanation::new(
+            "waits because paid work is blocked",
+            "the receiving node's budget is used up, or what it would run on keeps failing",
+            format!("{OPERATOR} looks at `dispatchctl budget`"),
+        ),
+        WaitCause::SenderHeld => Explanation::new(
+            "waits because its sender is held",
+            "its sender spent or repeated itself too fast, which is how a runaway looks",
+            format!("{OPERATOR} looks at what it sent and runs `dispatchctl budget resume`"),
+        ),
+    }
+}
+
+/// What a parked task waits for.
+#[must_use]
+pub fn parked(gates: &[GateReason]) -> Explanation {
+    let whys: Vec<&str> = gates.iter().map(|reason| gate(*reason)).collect();
+    Explanation::new(
+        "waits for a decision",
+        if whys.is_empty() { "a person has to say yes".to_owned() } else { whys.join("; ") },
+        "an approver of the receiving node runs `dispatch-ack` there, or anywhere the share is mounted",
+    )
+}
+
+/// Why a person is asked, one clause.
+#[must_use]
+pub const fn gate(reason: GateReason) -> &'static str {
+    match reason {
+        GateReason::RequireAck => "it asks for a person's yes",
+        GateReason::Dangerous => "it asks for the unrestricted mode",
+        GateReason::BackendNotLocal => "it would run somewhere else than on the receiving node",
+        GateReason::AboveGateUsd => "it may cost more than runs there unasked",
+        GateReason::PeerGate => "everything from its sender is looked at by a person",
+        GateReason::Throttled => "the receiving node's budget is nearly used up, or spent unusually fast",
+        GateReason::LineageDepth => "it was sent by a task that was itself sent by tasks",
+    }
+}
+
+/// Why a backend cannot run a task, one clause.
+#[must_use]
+pub const fn why_not(reason: WhyNot) -> &'static str {
+    match reason {
+        WhyNot::SdkNotAllowed => "it is a hosted API, which the task or the node does not allow",
+        WhyNot::NoGpu => "it has no GPU",
+        WhyNot::VramTooSmall => "its GPU has too little memory",
+        WhyNot::ImageNotOffered => "it does not run that image",
+        WhyNot::ToolNotOffered => "it does not run that tool",
+    }
+}
+
+/// Why nothing starts on a node, whatever its queue holds.
+#[must_use]
+pub fn holdback(reason: Holdback) -> Explanation {
+    let what = "waits because nothing starts there now";
+    match reason {
+        Holdback::Tripped => Explanation::new(
+            what,
+            "a killswitch is tripped, or was and nobody resumed the node",
+            "remove the KILLSWITCH file, then run `dispatchctl resume` on the node",
+        ),
+        Holdback::ShareUnreachable => Explanation::new(
+            what,
+            "the node does not see the share",
+            "mount it again on the node: it goes on by itself",
+        ),
+        Holdback::Draining => Explanation::new(
+            what,
+            "the node drains or is in maintenance",
+            format!("{OPERATOR} runs `dispatchctl undrain`"),
+        ),
+        Holdback::Recovery => Explanation::new(
+            what,
+            "the node's ledger is older than what the node already showed",
+            format!(
+                "{OPERATOR} restores the newer ledger, or runs `dispatchctl recover --accept-rollback REASON`"
+            ),
+        ),
+        Holdback::Superseded => Explanation::new(
+            what,
+            "another watcher has taken over this node",
+            "find the other watcher of this node, and stop one of them",
+        ),
+    }
+}
+
+/// What a status means and what to do about it, where the result itself gives no reason.
+#[must_use]
+pub fn status(status: Status) -> Explanation {
+    let done = "nothing: it is done";
+    match status {
+        Status::Ok => Explanation::new("done", "the agent ended well", done),
+        Status::Verified => Explanation::new("done", "the agent ended well and every check passed", done),
+        Status::Refuted => Explanation::new(
+            "done, but not as asked",
+            "a check failed, or the agent was denied a permission on the way",
+            "look at the checks and denials in the result, then send it again with what was missing",
+        ),
+        Status::Error => Explanation::new(
+            "failed",
+            "the agent ended with an error, gave no answer, or could not be started",
+            "look at `dispatchctl logs`, then send it again",
+        ),
+        Status::Timeout => Explanation::new(
+            "ended by its time-out",
+            "it ran longer than its `timeout_s`",
+            "look at `dispatchctl logs`, then send it again with a longer --timeout",
+        ),
+        Status::Silent => Explanation::new(
+            "ended for its silence",
+            "it printed nothing for its `silence_timeout_s`",
+            "look at `dispatchctl logs`, then send it again, with a longer --silence if it works quietly",
+        ),
+        Status::OverBudget => Explanation::new(
+            "ended at its ceiling",
+            "it had spent what it may cost",
+            "look at what it did for the money, then send it again with a higher --max-cost or in smaller parts",
+        ),
+        Status::Killed => Explanation::new(
+            "ended by the killswitch",
+            "somebody stopped everything that ran",
+            "find out why, then send it again when the node was resumed",
+        ),
+        Status::Cancelled => Explanation::new("cancelled", "somebody took it back", done),
+        Status::Rejected => Explanation::new(
+            "never ran",
+            "the receiving node's policy refused it",
+            "do what its reason says, then send it again",
+        ),
+        Status::Denied => Explanation::new(
+            "never ran",
+            "a person said no",
+            "read the decision's reason, and talk to who decided",
+        ),
+        Status::Expired => Explanation::new(
+            "never ran",
+            "its time was over before it could start or before anybody decided",
+            "send it again, with a later --expires if it may wait longer",
+        ),
+        Status::Unknown => Explanation::new(
+            "may or may not have run to its end",
+            "the node died, or lost its ledger, while it was there",
+            "check whether its work was done before you send it again",
+        ),
+    }
+}
+
+/// A window in words.
+#[must_use]
+pub fn window_name(key: &WindowKey) -> String {
+    match key {
+        WindowKey::Run { sender, run } => format!("the run `{run}` of {sender}"),
+        WindowKey::RunOfDay { sender, day } => format!("{sender}'s run of {day}"),
+        WindowKey::Day(day) => format!("the day {day}"),
+        WindowKey::Month(month) => format!("the month {month}"),
+        WindowKey::Sender { sender, month } => format!("{sender}'s month {month}"),
+        WindowKey::Tree(root) => format!("the tree of task {}", root.short()),
+    }
+}
+
+/// The key under `[budget]` that holds a window's cap.
+#[must_use]
+pub const fn cap_name(window: Window) -> &'static str {
+    match window {
+        Window::Run => "run_usd",
+        Window::Day => "day_usd",
+        Window::Month => "month_usd",
+        Window::Sender => "sender_usd",
+        Window::Tree => "tree_usd",
+    }
+}
+
+fn resets(at: Option<Timestamp>, before: &str) -> String {
+    at.map_or_else(String::new, |at| format!("{before}{at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::limits::TEXT_BYTES_MAX;
+
+    fn usd(text: &str) -> Option<Usd> {
+        Some(Usd::from_wire(text).unwrap())
+    }
+
+    fn over(key: &str, limit: &str, left: &str) -> Refusal {
+        let window = WindowKey::parse(key).unwrap();
+        Refusal {
+            resets_at: window.resets_at(),
+            window: Some(window),
+            limit: usd(limit),
+            left: usd(left),
+            asked: usd("2.5"),
+            ..Refusal::plain(RefusalCode::OverCap)
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_what_is_left_the_reset_and_who_can_lift_it() {
+        let reason = refusal_reason(&over("sender:devbox/2026-11", "5", "1.25"));
+        assert_eq!(reason.code, "over_cap");
+        assert_eq!(
+            reason.text,
+            "refused by the budget: devbox's month 2026-11 has 1.25 of 5 USD left and the task needs 2.5"
+        );
+        assert_eq!(
+            reason.help,
+            "send it again with a lower --max-cost, or send it again after 2026-12-01T00:00:00.000Z, \
+             or whoever runs the receiving node raises `sender_usd` under [budget]"
+        );
+    }
+
+    #[test]
+    fn a_named_run_that_is_full_can_be_closed() {
+        let told = refusal(&over("run:devbox/nightly", "5", "0"));
+        assert!(told.next.contains("`dispatchctl budget close-run nightly`"), "{told}");
+        assert!(!told.next.contains("--max-cost"), "nothing fits into nothing: {told}");
+    }
+
+    #[test]
+    fn a_cap_of_nothing_is_told_as_paid_work_being_off() {
+        let told = refusal(&over("run:devbox/2026-11-21@day", "0", "0"));
+        assert!(told.why.starts_with("paid work is off"), "{told}");
+        assert_eq!(told.next, "whoever runs the receiving node sets `run_usd` under [budget] above 0");
+    }
+
+    #[test]
+    fn a_wait_that_no_reset_can_end_does_not_promise_one() {
+        let month = WindowKey::parse("month:2026-11").unwrap();
+        let waits = |limit: &str| {
+            wait(&RoomWait {
+                cause: WaitCause::OverCap,
+                resets_at: month.resets_at(),
+                window: Some(month.clone()),
+                limit: usd(limit),
+                left: usd("1"),
+                asked: usd("2.5"),
+            })
+        };
+        assert!(waits("100").next.starts_with("nothing: it goes on by itself after 2026-12-01"));
+        assert!(!waits("2").next.contains("by itself"));
+    }
+
+    #[test]
+    fn a_code_of_this_release_is_explained_by_its_word() {
+        for code in ReasonCode::ALL {
+            assert_eq!(word(code.as_str()).map(|told| told.next), Some(code.help().to_owned()));
+            assert_eq!(RefusalCode::parse(code.as_str()), None, "one word, one meaning");
+        }
+        for code in RefusalCode::ALL {
+            assert!(word(code.as_str()).is_some());
+        }
+        assert_eq!(word("no_such_code"), None);
+    }
+
+    #[test]
+    fn every_text_fits_a_results_reason() {
+        let texts = RefusalCode::ALL
+            .into_iter()
+            .map(|code| {
+                refusal(&Refusal { code, ..over(&format!("run:devbox/{}", "x".repeat(64)), "5", "1") })
+            })
+            .chain(Status::ALL.iter().map(|word| status(*word)))
+            .chain(ReasonCode::ALL.iter().map(|word| code(*word)))
+            .chain([parked(&GateReason::ALL), parked(&[])]);
+        for told in texts {
+            let reason = told.reason("x");
+            for text in [&reason.text, &reason.help] {
+                assert!(!text.is_empty() && text.len() <= TEXT_BYTES_MAX, "{text}");
+                assert!(!text.ends_with('.') && !text.contains('\n'), "{text}");
+            }
+        }
+    }
+}
