@@ -11,6 +11,7 @@ pub mod config;
 pub mod developer;
 pub mod door;
 pub mod durations;
+mod explain;
 pub mod files;
 pub mod ids;
 pub mod job;

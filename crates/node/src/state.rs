@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
+use dispatch_spool::{FileSystem, MountFacts, Place};
 use rustix::fs::FlockOperation;
 
 use crate::files::{FileError, create_private_dir, device_and_inode};
@@ -17,20 +18,6 @@ use crate::report::{Exit, Explain};
 
 /// How long [`WatchLock::acquire`] tries: longer than anybody holds the lock just to look whether it is held.
 const ACQUIRE_FOR: Duration = Duration::from_millis(500);
-
-/// File systems that more than one machine can write, by `statfs.f_type`.
-const NETWORK_FILE_SYSTEMS: [(u64, &str); 10] = [
-    (0x6969, "NFS"),
-    (0xFE53_4D42, "SMB"),
-    (0xFF53_4D42, "CIFS"),
-    (0x517B, "SMB"),
-    (0x6573_5546, "FUSE"),
-    (0x00C3_6400, "Ceph"),
-    (0x0102_1997, "9p"),
-    (0x5346_414F, "AFS"),
-    (0x0116_1970, "GFS2"),
-    (0x7461_636F, "OCFS2"),
-];
 
 /// A directory of this node lies where it must not.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +30,7 @@ pub enum PlaceError {
         /// The directory.
         path: PathBuf,
         /// The kind of file system.
-        kind: &'static str,
+        kind: FileSystem,
     },
     /// On the share itself.
     #[error("the {what} `{}` lies on the share `{}`", path.display(), root.display())]
@@ -83,13 +70,10 @@ impl Explain for PlaceError {
 /// The two refusals, or a place that cannot be looked at.
 pub fn check_place(what: &'static str, path: &Path, root: &Path) -> Result<(), PlaceError> {
     let there = nearest_existing(path)?;
-    let facts = rustix::fs::statfs(&there).map_err(|errno| FileError {
-        op: "look at the file system of",
-        path: there.clone(),
-        source: errno.into(),
-    })?;
-    let f_type = u64::from_ne_bytes(facts.f_type.to_ne_bytes()) & 0xFFFF_FFFF;
-    if let Some((_, kind)) = NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == f_type) {
+    let facts = MountFacts::of(&there).map_err(FileError::of("look at the file system of", &there))?;
+    let kind = facts.file_system;
+    // A kind that nobody knows may well be a local disk: refusing it would keep people from working at all.
+    if kind.place() == Place::Network {
         return Err(PlaceError::OnNetwork { what, path: path.to_owned(), kind });
     }
     let root_is_here = fs::canonicalize(root).is_ok_and(|root| there.starts_with(root));

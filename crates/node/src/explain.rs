@@ -1,0 +1,157 @@
+//! How a command ends because of an error of the floors below: the share's, the ledger's, the job directory's.
+
+use dispatch_ledger::LedgerError;
+use dispatch_spool::{ErrorKind, Op, ShareError, Unreachable};
+
+use crate::clock::NoBootId;
+use crate::files::FileError;
+use crate::ids::NoRandomness;
+use crate::job::JobError;
+use crate::report::{Exit, Explain};
+
+impl Explain for FileError {
+    fn exit(&self) -> Exit {
+        Exit::LocalIo
+    }
+}
+
+impl Explain for NoRandomness {
+    fn exit(&self) -> Exit {
+        Exit::LocalIo
+    }
+}
+
+impl Explain for NoBootId {
+    fn exit(&self) -> Exit {
+        Exit::LocalIo
+    }
+}
+
+impl Explain for JobError {
+    fn exit(&self) -> Exit {
+        Exit::LocalIo
+    }
+}
+
+impl Explain for ShareError {
+    fn exit(&self) -> Exit {
+        match self.op {
+            Op::WriteLocal | Op::ReadLocal => Exit::LocalIo,
+            Op::OpenDir
+            | Op::List
+            | Op::Read
+            | Op::Stat
+            | Op::Publish
+            | Op::Link
+            | Op::Replace
+            | Op::Move
+            | Op::SetAside
+            | Op::Remove
+            | Op::Append
+            | Op::CopyIn
+            | Op::CopyOut
+            | Op::Mirror
+            | Op::Sync
+            | Op::Ask
+            | Op::CreateDir
+            | Op::Watch => Exit::ShareUnreachable,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self.kind {
+            ErrorKind::Unreachable => {
+                Some("is the share mounted? `dispatchctl init` adds what is missing on it".to_owned())
+            }
+            ErrorKind::Denied => Some("look at owner and mode of the share's directories".to_owned()),
+            ErrorKind::NoSpace => Some("make room on the share".to_owned()),
+            ErrorKind::Absent
+            | ErrorKind::Conflict(_)
+            | ErrorKind::NotRegular(_)
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::Stale
+            | ErrorKind::Io => None,
+        }
+    }
+}
+
+impl Explain for Unreachable {
+    fn exit(&self) -> Exit {
+        Exit::ShareUnreachable
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            Unreachable::Failed(error) => error.help(),
+            Unreachable::NoCluster => {
+                Some("mount the share, or set it up with `dispatchctl init`".to_owned())
+            }
+            Unreachable::OtherCluster { .. } => {
+                Some("mount the right share, or correct `root` and `cluster` in dispatch.toml".to_owned())
+            }
+            Unreachable::NoLane { .. } => Some("run: dispatchctl init".to_owned()),
+            Unreachable::Flooded => {
+                Some("look at what fills the share's directories, and remove it".to_owned())
+            }
+        }
+    }
+}
+
+impl Explain for LedgerError {
+    fn exit(&self) -> Exit {
+        match self {
+            LedgerError::Sql { .. } if self.is_busy() => Exit::TryLater,
+            LedgerError::File { .. } | LedgerError::Sql { .. } => Exit::LocalIo,
+            LedgerError::Absent { .. }
+            | LedgerError::Present { .. }
+            | LedgerError::NotALedger { .. }
+            | LedgerError::Newer { .. }
+            | LedgerError::Older { .. }
+            | LedgerError::NotWhole { .. }
+            | LedgerError::Corrupt { .. } => Exit::Config,
+            LedgerError::Fenced { .. } => Exit::AnotherWatcher,
+            LedgerError::UnknownTask { .. } => Exit::NoSuchTask,
+            LedgerError::KnownTask { .. }
+            | LedgerError::UnknownAttempt { .. }
+            | LedgerError::UnknownReservation { .. }
+            | LedgerError::UnknownBoot { .. }
+            | LedgerError::Illegal { .. }
+            | LedgerError::IllegalAttempt { .. }
+            | LedgerError::NotLeasable { .. }
+            | LedgerError::Entry { .. }
+            | LedgerError::Amount { .. } => Exit::Bug,
+        }
+    }
+
+    fn help(&self) -> Option<String> {
+        match self {
+            LedgerError::Absent { .. } => Some(
+                "put the ledger back where it was; if it is lost: dispatchctl init --new-ledger".to_owned(),
+            ),
+            LedgerError::NotWhole { .. } => Some(
+                "repeat the command that was making or mending it: dispatchctl init --new-ledger, or dispatchctl recover --accept-rollback REASON"
+                    .to_owned(),
+            ),
+            LedgerError::Corrupt { .. } | LedgerError::NotALedger { .. } => Some(
+                "put back a good copy and run dispatchctl recover --accept-rollback REASON, or move the file away and run dispatchctl init --new-ledger"
+                    .to_owned(),
+            ),
+            LedgerError::Newer { .. } => Some("use the newer release that wrote it".to_owned()),
+            LedgerError::Older { .. } => Some("start the watcher of this release once: it brings the ledger up to date".to_owned()),
+            LedgerError::File { .. }
+            | LedgerError::Sql { .. }
+            | LedgerError::Present { .. }
+            | LedgerError::Fenced { .. }
+            | LedgerError::UnknownTask { .. }
+            | LedgerError::KnownTask { .. }
+            | LedgerError::UnknownAttempt { .. }
+            | LedgerError::UnknownReservation { .. }
+            | LedgerError::UnknownBoot { .. }
+            | LedgerError::Illegal { .. }
+            | LedgerError::IllegalAttempt { .. }
+            | LedgerError::NotLeasable { .. }
+            | LedgerError::Entry { .. }
+            | LedgerError::Amount { .. } => None,
+        }
+    }
+}
