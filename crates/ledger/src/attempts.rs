@@ -99,8 +99,11 @@ impl Reader {
     /// # Errors
     /// The ledger cannot be read.
     pub fn open_attempts(&self) -> Result<Vec<AttemptRow>, LedgerError> {
-        let sql = format!("{ATTEMPT} WHERE attempts.state IN ('leased', 'started') ORDER BY epoch");
-        self.all("read the open attempts", &sql, (), read_attempt)
+        // Every pass asks this: never over all attempts there ever were.
+        let sql = "SELECT attempts.*, tasks.sender AS sender, tasks.id AS id
+                   FROM attempts INDEXED BY attempts_open JOIN tasks ON tasks.n = attempts.task
+                   WHERE attempts.state IN ('leased', 'started') ORDER BY epoch";
+        self.all("read the open attempts", sql, (), read_attempt)
     }
 
     /// An attempt.

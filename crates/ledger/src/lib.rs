@@ -23,6 +23,7 @@ mod file;
 mod meta;
 mod money;
 mod peers;
+mod progress;
 mod queue;
 mod reader;
 mod requests;
