@@ -8,3 +8,12 @@ pub mod explain;
 pub mod planner;
 pub mod policy;
 pub mod protocol;
+
+/// The protocol and the policy as chapters, for those who use them and those who implement them.
+pub mod docs {
+    #[doc = include_str!("../docs/policy.md")]
+    pub mod policy {}
+
+    #[doc = include_str!("../docs/protocol.md")]
+    pub mod protocol {}
+}
