@@ -137,6 +137,21 @@ impl Cluster {
         mail::open(&bytes, &self.pair(from, to).lane(from, to))
     }
 
+    /// The lines of the node's audit chain, as the share's copy has them.
+    #[must_use]
+    pub fn audit(&self, node: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.share().join(format!("logs/{node}.jsonl"))).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Whether the node's audit chain holds an entry with `code`.
+    #[must_use]
+    pub fn audited(&self, node: &str, code: &str) -> bool {
+        self.audit(node)
+            .iter()
+            .any(|entry| entry["code"] == code || entry["data"]["code"] == code || entry["kind"] == code)
+    }
+
     /// The pair key of two nodes, read where one of them keeps it.
     ///
     /// # Panics
@@ -188,6 +203,12 @@ impl Node {
     #[must_use]
     pub fn with_bins(&self, bins: &Bins) -> Self {
         Self { bins: bins.clone(), ..self.clone() }
+    }
+
+    /// The same node from another home directory: a copy of its configuration and state, say.
+    #[must_use]
+    pub fn at_home(&self, home: &Path) -> Self {
+        Self { home: home.to_path_buf(), ..self.clone() }
     }
 
     /// Where its configuration lies.

@@ -1,7 +1,7 @@
 //! Two-node scenarios over the real binaries: a share, a home per node, scripted agents and what must be true
 //! afterwards.
 //!
-//! A test makes a [`Cluster`], starts a [`Watcher`](cluster::Watcher) per node that should live, sends requests (which
+//! A test makes a [`Cluster`], starts a [`Watcher`] per node that should live, sends requests (which
 //! are shell scripts for the `command` agent) and waits with [`eventually`] for facts. Nothing here waits for a fixed
 //! time. Everything that was started ends with the cluster.
 #![forbid(unsafe_code)]

@@ -251,7 +251,7 @@ mod tests {
                     waits.push(back_off_ms);
                     task.launch_failures = launch_failures;
                 }
-                end => {
+                end @ (Next::Final { .. } | Next::Again { .. }) => {
                     assert_eq!(end, Next::Final { status: Status::Error, money: Money::Release });
                     break;
                 }

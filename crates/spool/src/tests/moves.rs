@@ -19,7 +19,7 @@ fn anything_at_a_name_is_set_aside_without_being_followed() {
     fs::create_dir(tree.path(&file(4))).unwrap();
     fs::write(tree.path(&file(4)).join("within"), b"x").unwrap();
     fs::create_dir(tree.path(&file(5))).unwrap();
-    fs::set_permissions(tree.path(&file(5)), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.path(&file(5)), fs::Permissions::from_mode(0o0)).unwrap();
     for number in 1..=5 {
         let SetAside::Moved { evidence } = tree.share.set_aside(&file(number), Evidence::Unread).unwrap()
         else {
