@@ -10,8 +10,7 @@ use dispatch_node::job::{AgentKind, Cost, Order, OutcomeStatus, Reason, Usage};
 use crate::ending::{Exit, Haste, Rung};
 use crate::launch::CannotStart;
 
-/// What is started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is started. It has no `Debug`, because variables hold secrets.
 pub(crate) struct Recipe {
     /// The program.
     pub(crate) program: String,

@@ -18,7 +18,7 @@ use crate::environment;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CannotStart {
     /// No adapter for this kind.
-    #[error("this release runs no agent of kind {kind:?}")]
+    #[error("this release runs no agent of kind `{kind}`")]
     NoAdapter {
         /// The kind.
         kind: AgentKind,
@@ -58,8 +58,7 @@ pub(crate) enum CannotStart {
     },
 }
 
-/// An agent ready to be started.
-#[derive(Debug)]
+/// An agent ready to be started. It has no `Debug`, because its environment holds secrets.
 pub(crate) struct Launch {
     program: String,
     command: Command,

@@ -22,6 +22,7 @@ pub(crate) fn not_started(order: &Order, why: &NotStarted) -> Outcome {
         NotStarted::Killswitch(place) => {
             said("killswitch", &format!("a killswitch stands at `{}`", place.display()), "dispatchctl resume")
         }
+        NotStarted::Interrupted => said("interrupted", "its executor was told to end before the start", ""),
         NotStarted::ShareUnreachable => said(
             "share_unreachable",
             "the share could not be reached",

@@ -4,15 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dispatch_node::job::{JobDir, JobError, Order, StopWhy};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use crate::ending::later;
 use crate::switches::{ShareWatch, SwitchSeen, look_at_state};
 
 /// Longest wait for the first look at the share; then the attempt goes back to the queue.
 const FIRST_LOOK_WAIT: Duration = Duration::from_secs(5);
+/// Time between two looks for a stop while that wait lasts.
+const STOP_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Why no agent is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(crate) enum NotStarted {
     Killswitch(PathBuf),
     /// The share is not there.
     ShareUnreachable,
+    /// The executor was told to end.
+    Interrupted,
 }
 
 /// Why a running agent is ended from outside.
@@ -53,15 +58,28 @@ impl<'a> Stops<'a> {
         for signal in [SIGTERM, SIGINT] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
+        // Whoever started the executor may have this signal ignored, and then no child's end would ever be told.
+        signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
         Ok(Stops { job, state: order.killswitch.state.clone(), share, interrupted })
     }
 
     /// The last look before the agent is started.
     pub(crate) fn before_start(&mut self) -> Result<Option<NotStarted>, JobError> {
-        if let Some(why) = self.stop_file()? {
-            return Ok(Some(NotStarted::Stopped(why)));
-        }
-        let share = self.share.first(FIRST_LOOK_WAIT);
+        let give_up_at = later(Instant::now(), FIRST_LOOK_WAIT);
+        let share = loop {
+            let seen = self.share.next_within(STOP_LOOK_EVERY);
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Ok(Some(NotStarted::Interrupted));
+            }
+            if let Some(why) = self.stop_file()? {
+                return Ok(Some(NotStarted::Stopped(why)));
+            }
+            match seen {
+                Some(seen) => break seen,
+                None if Instant::now() >= give_up_at => break SwitchSeen::ShareUnreachable,
+                None => {}
+            }
+        };
         Ok(match share.max(look_at_state(&self.state)) {
             SwitchSeen::Clear => None,
             SwitchSeen::ShareUnreachable => Some(NotStarted::ShareUnreachable),

@@ -108,9 +108,9 @@ impl<'a> Supervisor<'a> {
             let now = Instant::now();
             self.output.wait(self.handle.as_ref(), self.until_next_duty(now));
             self.output.take(self.agent.as_mut());
-            self.reap();
+            let left = self.reap();
             let now = Instant::now();
-            if self.exit.is_some() || self.is_hopeless(now) {
+            if self.exit.is_some() || left == Children::None || self.is_hopeless(now) {
                 break;
             }
             self.look(now);
@@ -122,10 +122,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn until_next_duty(&self, now: Instant) -> Duration {
-        let ladder = self.ladder.as_ref().map(Ladder::next_at);
-        let due = [Some(self.next_look), Some(self.wall_end()), self.silence_end(now), ladder];
-        let next = due.into_iter().flatten().min().unwrap_or(now);
-        next.saturating_duration_since(now)
+        let due = match &self.ladder {
+            Some(ladder) => ladder.next_at(),
+            None => self.silence_end(now).map_or(self.wall_end(), |end| end.min(self.wall_end())),
+        };
+        due.min(self.next_look).saturating_duration_since(now)
     }
 
     fn wall_end(&self) -> Instant {

@@ -49,9 +49,9 @@ impl ShareWatch {
         Ok(ShareWatch { seen })
     }
 
-    /// The first answer; a share that gives none in time is unreachable.
-    pub(crate) fn first(&self, wait: Duration) -> SwitchSeen {
-        self.seen.recv_timeout(wait).unwrap_or(SwitchSeen::ShareUnreachable)
+    /// The next answer, if it comes in time.
+    pub(crate) fn next_within(&self, wait: Duration) -> Option<SwitchSeen> {
+        self.seen.recv_timeout(wait).ok()
     }
 
     /// An answer that came since the last call.

@@ -1,7 +1,11 @@
 //! The end of a stream of bytes as valid text, in a fixed amount of memory.
 
-/// Most characters of a text in an outcome (protocol section 6).
-const CHARS_MAX: usize = 8_000;
+use dispatch_core::protocol::limits::{FINAL_TEXT_CHARS_MAX, OUTPUT_TAIL_CHARS_MAX};
+use dispatch_core::protocol::text::{last_chars, valid_text};
+
+/// Most characters of a text in an outcome.
+const CHARS_MAX: usize = FINAL_TEXT_CHARS_MAX;
+const _: () = assert!(CHARS_MAX == OUTPUT_TAIL_CHARS_MAX);
 /// Bytes that can hold so many characters.
 const BYTES_MAX: usize = CHARS_MAX * 4;
 /// Most characters of the last line in a progress file.
@@ -39,25 +43,16 @@ impl Tail {
         // Where bytes were dropped, the first character may have lost its head.
         let head_lost = whole.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count();
         let from = if self.dropped { head_lost } else { 0 };
-        last_chars(&made_valid(whole.get(from..).unwrap_or_default()), CHARS_MAX)
+        last_chars(&valid_text(whole.get(from..).unwrap_or_default()), CHARS_MAX).to_owned()
     }
 
     /// The last line that is not empty.
     pub(crate) fn last_line(&self) -> Option<String> {
         let end = self.bytes.get(self.bytes.len().saturating_sub(LINE_CHARS_MAX * 8)..)?;
-        let text = made_valid(end);
+        let text = valid_text(end);
         let line = text.lines().rev().map(str::trim_end).find(|line| !line.is_empty())?;
-        Some(last_chars(line, LINE_CHARS_MAX))
+        Some(last_chars(line, LINE_CHARS_MAX).to_owned())
     }
-}
-
-fn made_valid(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).replace('\0', "\u{FFFD}")
-}
-
-fn last_chars(text: &str, count: usize) -> String {
-    let skip = text.chars().count().saturating_sub(count);
-    text.chars().skip(skip).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod lab;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dispatch_node::job::{Holder, Locked, OutcomeStatus, Presence, StopWhy};
@@ -254,4 +255,47 @@ fn an_agent_that_signals_its_group_does_not_hit_its_executor() {
     let lab = Lab::new();
     let outcome = lab.run(&lab.order("kill -9 0"));
     assert_eq!((outcome.exit_code, outcome.signal), (None, Some(9)));
+}
+
+#[test]
+fn a_parent_that_ignores_its_children_does_not_hide_the_agents_end() {
+    let lab = Lab::new();
+    let job = lab.job(&lab.order("exit 4"));
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", "trap '' CHLD; exec \"$0\" --job \"$1\"", env!("CARGO_BIN_EXE_dispatch-exec")])
+        .arg(job.path());
+    let outcome = Running::of(shell, &job).outcome();
+    assert_eq!(outcome.exit_code, Some(4));
+}
+
+#[test]
+fn waiting_for_an_agent_to_end_costs_no_processor() {
+    let lab = Lab::new();
+    let mut order = lab.order("trap 'echo asked' TERM; while :; do sleep 0.2; done");
+    order.timeout_s = 1;
+    let job = lab.job(&order);
+    let running = Running::start(&job);
+    eventually("it is asked to end", || {
+        fs::read_to_string(job.log_path()).is_ok_and(|log| log.contains("asked\n"))
+    });
+    let before = ticks(running.pid());
+    throughout(Duration::from_secs(1), "it is given time", || alive(running.pid()));
+    // A hundred ticks are a second.
+    assert!(ticks(running.pid()) - before < 20);
+    running.stop(StopWhy::Killed);
+    assert_eq!(ended(&running.outcome()), (OutcomeStatus::Timeout, "timeout"));
+}
+
+/// Clock ticks that a process has used.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .flat_map(str::parse::<u64>)
+        .sum()
 }

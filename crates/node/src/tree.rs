@@ -105,9 +105,8 @@ impl Tree {
     /// # Errors
     /// `/proc` cannot be listed.
     pub fn kill(&self, limit: Duration) -> Result<Ended, TreeError> {
-        if let Some(cgroup) = Cgroup::existing(&self.mark) {
-            cgroup.kill();
-        }
+        let cgroup = Cgroup::existing(&self.mark);
+        cgroup.iter().for_each(Cgroup::kill);
         let until = Instant::now().checked_add(limit);
         let mut killed = BTreeSet::new();
         let mut quiet = 0_u32;
@@ -116,6 +115,7 @@ impl Tree {
             quiet = if members.is_empty() { quiet.saturating_add(1) } else { 0 };
             let is_over = until.is_none_or(|until| Instant::now() >= until);
             if quiet >= QUIET_LOOKS || is_over {
+                cgroup.iter().for_each(Cgroup::remove);
                 return Ok(Ended { descendants_left: count(members.len()), killed: count(killed.len()) });
             }
             send(&members, Signal::KILL);

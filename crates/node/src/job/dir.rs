@@ -81,12 +81,13 @@ impl JobDir {
         let made_above = make_parents(&job.path)?;
         make_dir(&job.path)?;
         drop(store::create_new(&job.file("stdin"), request)?);
-        // Written in place: nobody reads it before the executor is spawned, and one journal commit then holds the whole
-        // directory; the syncs after it find little left to do.
+        // Written in place: nobody reads it before the executor is spawned.
         let file = store::create_new(&order_path, &bytes)?;
-        file.sync_all().map_err(JobError::io("sync", &order_path))?;
-        store::sync_dir(&job.path)?;
-        made_above.iter().try_for_each(|dir| store::sync_dir(dir))?;
+        store::sync_new(
+            &file,
+            &order_path,
+            &[std::slice::from_ref(&job.path), made_above.as_slice()].concat(),
+        )?;
         Ok(job)
     }
 
@@ -219,10 +220,9 @@ impl JobDir {
     pub fn write_started(&self, started: &Started) -> Result<(), JobError> {
         let path = self.file("started.json");
         let bytes = store::encode(&path, started)?;
-        // Written in place: it counts by being there, and one journal commit then holds the file and its name.
+        // Written in place: it counts by being there.
         let file = store::create_new(&path, &bytes)?;
-        file.sync_all().map_err(JobError::io("sync", &path))?;
-        store::sync_dir(&self.path)
+        store::sync_new(&file, &path, std::slice::from_ref(&self.path))
     }
 
     /// Writes and syncs `stop.json`. `killed` may follow `cancelled`; the executor then uses the short ladder.

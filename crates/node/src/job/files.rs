@@ -27,6 +27,25 @@ pub enum AgentKind {
     Command,
 }
 
+impl AgentKind {
+    /// The word in files and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AgentKind::Claude => "claude",
+            AgentKind::Codex => "codex",
+            AgentKind::Gemini => "gemini",
+            AgentKind::Command => "command",
+        }
+    }
+}
+
+impl fmt::Display for AgentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The three directories in which a killswitch may stand (protocol section 8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,7 +59,7 @@ pub struct KillswitchPlaces {
 }
 
 /// `order.json`: what the watcher tells the executor to do, resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The node that runs it.
@@ -97,6 +116,17 @@ pub struct Order {
     pub cluster: Uuid,
     /// Where to look for killswitches.
     pub killswitch: KillswitchPlaces,
+}
+
+impl fmt::Debug for Order {
+    /// Only which order it is: the values it sets may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Order")
+            .field("from", &self.from)
+            .field("task", &self.task)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What holds the agent's process tree together.

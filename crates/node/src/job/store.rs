@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -227,6 +228,17 @@ pub(super) fn replace_bytes(path: &Path, bytes: &[u8], keep: Keep) -> Result<(),
 /// Removes what a failed write left; the failure that matters is already on its way to the caller.
 fn forget(temporary: &Path) {
     drop(fs::remove_file(temporary));
+}
+
+/// Makes a new file and the directories that lead to it last. They are synced at the same time, so that a file system
+/// with a journal needs one commit for all of them: this is on the way of every task to its agent.
+pub(super) fn sync_new(file: &File, path: &Path, dirs: &[PathBuf]) -> Result<(), JobError> {
+    std::thread::scope(|scope| {
+        let others: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| sync_dir(dir))).collect();
+        let synced = file.sync_all().map_err(JobError::io("sync", path));
+        let all = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        all.fold(synced, Result::and)
+    })
 }
 
 /// Makes the names in a directory last.
