@@ -17,6 +17,7 @@ pub mod ids;
 pub mod job;
 pub mod keys;
 pub mod notify_systemd;
+pub mod outgoing;
 pub mod peers_json;
 pub mod report;
 pub mod state;
