@@ -114,13 +114,13 @@ impl fmt::Display for SpendReason {
 /// What [`spend_policy`] looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpendSigns {
-    /// From [`check_budget`].
+    /// From [`check_budget`](super::check_budget).
     pub budget_warning: bool,
-    /// From [`check_budget`].
+    /// From [`check_budget`](super::check_budget).
     pub budget_breached: bool,
     /// From either of the spike checks.
     pub spend_spike: bool,
-    /// From [`check_burn_rate`].
+    /// From [`check_burn_rate`](super::check_burn_rate).
     pub burn_rate_hot: bool,
     /// Any breaker is open.
     pub breaker_open: bool,
