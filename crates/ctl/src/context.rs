@@ -4,7 +4,8 @@ use std::path::Path;
 
 use dispatch_node::args::Common;
 use dispatch_node::config::Config;
-use dispatch_node::report::{Form, Report, say, tell};
+use dispatch_node::report::{Exit, Form, Report, say, tell};
+use dispatch_node::state::{Acquired, WatchLock};
 use dispatch_spool::PosixShare;
 
 /// The options of every command, and what they lead to.
@@ -58,4 +59,16 @@ impl Context {
 /// The share of this configuration.
 pub(crate) fn share(config: &Config) -> PosixShare {
     PosixShare::new(config.root.clone(), config.node.clone())
+}
+
+/// Takes `watch.lock` for as long as the answer lives.
+pub(crate) fn hold_lock(config: &Config) -> Result<WatchLock, Report> {
+    match WatchLock::acquire(&config.state)? {
+        Acquired::Held(lock) => Ok(lock),
+        Acquired::ByAnother => Err(Report::new(
+            Exit::AnotherWatcher,
+            format!("a watcher holds `{}`", config.state.watch_lock().display()),
+        )
+        .help("stop it first (systemctl --user stop dispatch-watch)")),
+    }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod takeover;
 mod verbs;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(verbs::init::Args),
+    Recover(verbs::recover::Args),
 }
 
 /// Runs the command.
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         let context = Context::new(cli.common);
         match cli.verb {
             Verb::Init(args) => verbs::init::run(&args, &context),
+            Verb::Recover(args) => verbs::recover::run(&args, &context),
         }
     })
 }

@@ -11,6 +11,7 @@ mod text;
 
 use std::path::PathBuf;
 
+use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::NodeName;
 use dispatch_node::report::{Exit, Report, after_help};
 
@@ -18,7 +19,8 @@ use crate::context::Context;
 
 const EXAMPLES: &str = "  dispatchctl init --root /mnt/shared/dispatch --node devbox --peer gpubox
   dispatchctl init --join dispatch-join.json --root /mnt/shared/dispatch --approver ~/.ssh/id_ed25519.pub
-  dispatchctl init                      add what is missing on the share";
+  dispatchctl init                      add what is missing on the share
+  dispatchctl init --new-ledger         after the ledger was lost";
 
 /// Set up this node, or add what is missing on the share
 ///
@@ -42,6 +44,12 @@ pub(crate) struct Args {
     /// OpenSSH public key of a person who may approve tasks here
     #[arg(long, value_name = "KEY.pub")]
     approver: Vec<PathBuf>,
+    /// Make a ledger in place of a lost one: tasks sent before now will not run, and what was spent is carried over
+    #[arg(long)]
+    new_ledger: bool,
+    /// What this month has spent at least, in US dollars, where no heartbeat tells it
+    #[arg(long, value_name = "USD", value_parser = Usd::from_wire, requires = "new_ledger")]
+    month_spent: Option<Usd>,
     /// Let everybody in the group of the share's directories use them
     #[arg(long)]
     group: bool,

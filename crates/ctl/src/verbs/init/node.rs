@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use dispatch_core::protocol::limits::SKEW_MS;
 use dispatch_core::protocol::names::Lane;
-use dispatch_ledger::{Birth, Ledger, Whole};
+use dispatch_ledger::{Birth, Ledger, LedgerError, Whole};
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::files::{
@@ -12,7 +13,7 @@ use dispatch_node::files::{
 use dispatch_node::ids;
 use dispatch_node::keys;
 use dispatch_node::report::{Exit, Report};
-use dispatch_node::state::{Acquired, WatchLock};
+use dispatch_node::state::WatchLock;
 use dispatch_spool::root::publish_cluster;
 use dispatch_spool::{ErrorKind, Published, create_directories};
 use serde_json::json;
@@ -20,7 +21,8 @@ use serde_json::json;
 use super::join::Join;
 use super::plan::{LedgerPlan, Pair, Plan};
 use super::text::APPROVERS_HEAD;
-use crate::context::{Context, share};
+use crate::context::{Context, hold_lock, share};
+use crate::takeover::{Taken, Takeover, Why};
 
 /// Longest file of approvers that is added to.
 const APPROVERS_BYTES_MAX: u64 = 1024 * 1024;
@@ -32,11 +34,15 @@ pub(crate) fn set_up(plan: &Plan, context: &Context) -> Result<(), Report> {
     create_private_dir(&config.standing_dir())?;
     key_of_pair(plan)?;
     approvers(plan)?;
-    first_ledger(plan)?;
+    let fresh = ledger(plan)?;
     let written = configuration(plan)?;
     tree(plan)?;
+    let taken = match fresh {
+        Some(fresh) => fresh.complete(config)?,
+        None => None,
+    };
     let join_file = join_file(plan)?;
-    say(plan, written, join_file.as_deref(), context)
+    say(plan, written, join_file.as_deref(), taken.as_ref(), context)
 }
 
 fn key_path(config: &Config, peer: &dispatch_core::protocol::names::NodeName) -> PathBuf {
@@ -89,35 +95,49 @@ fn approvers(plan: &Plan) -> Result<(), Report> {
     Ok(())
 }
 
-fn first_ledger(plan: &Plan) -> Result<(), Report> {
-    match plan.ledger {
-        LedgerPlan::Keep => return Ok(()),
-        LedgerPlan::First => {}
+/// A ledger that this run made or makes whole, with the lock that keeps a watcher away until it is done.
+struct Fresh {
+    ledger: Ledger,
+    lock: WatchLock,
+    replaces: Option<Why<'static>>,
+}
+
+impl Fresh {
+    /// The second half of a ledger in place of a lost one: it needs the tree and the keys.
+    fn complete(mut self, config: &Config) -> Result<Option<Taken>, Report> {
+        match self.replaces {
+            Some(why) => Takeover::of(config, &self.lock)?.take(&mut self.ledger, &why).map(Some),
+            None => Ok(None),
+        }
     }
+}
+
+fn ledger(plan: &Plan) -> Result<Option<Fresh>, Report> {
     let config = &plan.config;
-    let _lock = hold_lock(config)?;
+    let (whole, replaces) = match plan.ledger {
+        LedgerPlan::Keep => return Ok(None),
+        LedgerPlan::First => (Whole::Yes, None),
+        LedgerPlan::Replace { month_spent } => {
+            (Whole::No, Some(Why { reason: "the ledger was lost", month_spent }))
+        }
+    };
+    let lock = hold_lock(config)?;
+    let path = config.state.ledger_db();
+    let now = clock::now();
     let birth = Birth {
         ledger: ids::uuid_v4()?,
         cluster: config.cluster,
         node: config.node.clone(),
         chain: ids::uuid_v4()?,
-        whole: Whole::Yes,
-        accept_after: None,
+        whole,
+        accept_after: replaces.as_ref().map(|_| now.plus_ms(SKEW_MS)),
     };
-    Ledger::create(&config.state.ledger_db(), &birth, clock::now())?;
-    Ok(())
-}
-
-/// Takes `watch.lock` for as long as the answer lives.
-pub(crate) fn hold_lock(config: &Config) -> Result<WatchLock, Report> {
-    match WatchLock::acquire(&config.state)? {
-        Acquired::Held(lock) => Ok(lock),
-        Acquired::ByAnother => Err(Report::new(
-            Exit::AnotherWatcher,
-            format!("a watcher holds `{}`", config.state.watch_lock().display()),
-        )
-        .help("stop it first (systemctl --user stop dispatch-watch)")),
-    }
+    let ledger = match Ledger::create(&path, &birth, now) {
+        // Left by an earlier run that was interrupted; the plan has looked at it.
+        Err(LedgerError::Present { .. }) if replaces.is_some() => Ledger::open_to_recover(&path)?,
+        made => made?,
+    };
+    Ok(Some(Fresh { ledger, lock, replaces }))
 }
 
 /// What became of the configuration file.
@@ -175,7 +195,13 @@ fn join_file(plan: &Plan) -> Result<Option<PathBuf>, Report> {
     Ok(Some(path))
 }
 
-fn say(plan: &Plan, written: ConfigWritten, join: Option<&Path>, context: &Context) -> Result<(), Report> {
+fn say(
+    plan: &Plan,
+    written: ConfigWritten,
+    join: Option<&Path>,
+    taken: Option<&Taken>,
+    context: &Context,
+) -> Result<(), Report> {
     let config = &plan.config;
     context.say_json(&json!({
         "node": config.node.as_str(),
@@ -184,6 +210,7 @@ fn say(plan: &Plan, written: ConfigWritten, join: Option<&Path>, context: &Conte
         "config": config.file,
         "state": config.state.path(),
         "join": join,
+        "new_ledger": taken.map(Taken::json),
     }))?;
     let did = match written {
         ConfigWritten::New => "is set up",
@@ -191,6 +218,9 @@ fn say(plan: &Plan, written: ConfigWritten, join: Option<&Path>, context: &Conte
         ConfigWritten::AsItWas => "is complete",
     };
     context.say(&format!("node {} {did}: {}", config.node, config.file.display()))?;
+    if let Some(taken) = taken {
+        context.say(&taken.text())?;
+    }
     if let (Some(join), Some(Pair::Draw { peer })) = (join, &plan.pair) {
         context.say(&format!(
             "\nNow {peer}. The join file holds the pair key; bring it over and remove it on both sides:

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::NodeName;
-use dispatch_ledger::{LedgerError, Meta, ReadLedger};
+use dispatch_ledger::{LedgerError, Meta, ReadLedger, Whole};
 use dispatch_node::config::{Config, Environment, default_config_file};
 use dispatch_node::files::FileError;
 use dispatch_node::ids;
@@ -44,6 +45,11 @@ pub(crate) enum LedgerPlan {
     Keep,
     /// Make the first one of this node: no floor.
     First,
+    /// Make one in place of a lost one, or finish making it.
+    Replace {
+        /// What the month has spent at least, as a person says.
+        month_spent: Option<Usd>,
+    },
 }
 
 pub(crate) fn plan(args: &Args, context: &Context) -> Result<Plan, Report> {
@@ -59,7 +65,7 @@ pub(crate) fn plan(args: &Args, context: &Context) -> Result<Plan, Report> {
         Ok(_) => on_configured(args, context, join.as_ref())?,
         Err(_) => fresh(args, &file, join.as_ref(), &environment)?,
     };
-    let ledger = ledger_plan(&draft)?;
+    let ledger = ledger_plan(&draft, args)?;
     let pair = match (join, &args.join) {
         (Some(join), Some(path)) => {
             Some(Pair::Brought { peer: join.peer, key: join.key, join_file: path.clone() })
@@ -184,25 +190,36 @@ fn shown_cluster(config: &Config) -> Result<Option<Uuid>, Report> {
     }
 }
 
-fn ledger_plan(draft: &Draft) -> Result<LedgerPlan, Report> {
+fn ledger_plan(draft: &Draft, args: &Args) -> Result<LedgerPlan, Report> {
     let config = &draft.config;
+    let path = config.state.ledger_db();
+    let replace = LedgerPlan::Replace { month_spent: args.month_spent };
     if let Some(meta) = existing_ledger(config)? {
-        if meta.node == config.node && meta.cluster == config.cluster {
-            return Ok(LedgerPlan::Keep);
+        if meta.node != config.node || meta.cluster != config.cluster {
+            let what = format!(
+                "the ledger `{}` is of node `{}` in cluster {}",
+                path.display(),
+                meta.node,
+                meta.cluster
+            );
+            return Err(Report::new(Exit::Config, what)
+                .help("move it away, or name another state directory in dispatch.toml"));
         }
-        let what = format!(
-            "the ledger `{}` is of node `{}` in cluster {}",
-            config.state.ledger_db().display(),
-            meta.node,
-            meta.cluster
-        );
-        return Err(Report::new(Exit::Config, what)
-            .help("move it away, or name another state directory in dispatch.toml"));
+        return match (args.new_ledger, meta.whole) {
+            (false, _) => Ok(LedgerPlan::Keep),
+            // An earlier run of this command did not come to its end.
+            (true, Whole::No) => Ok(replace),
+            (true, Whole::Yes) => {
+                Err(Report::new(Exit::Config, format!("the ledger `{}` is not lost", path.display()))
+                    .help("an older copy is accepted by dispatchctl recover --accept-rollback REASON; one that is no good must be moved away first"))
+            }
+        };
     }
-    let lost = draft.configured == Configured::Before || has_boot_record(config)?;
-    if lost {
-        let what =
-            format!("the ledger `{}` of node `{}` is lost", config.state.ledger_db().display(), config.node);
+    if args.new_ledger {
+        return Ok(replace);
+    }
+    if draft.configured == Configured::Before || has_boot_record(config)? {
+        let what = format!("the ledger `{}` of node `{}` is lost", path.display(), config.node);
         return Err(Report::new(Exit::Config, what)
             .help("put it back if you can; else repeat this command with --new-ledger: tasks sent before now will not run"));
     }
