@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 
-use dispatch_node::job::{AgentKind, JobDir, Order};
+use dispatch_node::job::{AgentKind, JobDir, Order, passed_on};
 use rustix::process::Pid;
 
 use crate::agent::Agent;
@@ -79,7 +79,7 @@ impl Launch {
     /// Makes everything ready that can fail without leaving a trace.
     pub(crate) fn prepare(job: &JobDir, order: &Order, agent: &dyn Agent) -> Result<Launch, CannotStart> {
         let recipe = agent.recipe(order)?;
-        let environment = environment::build(order, &recipe, |name| std::env::var_os(name))?;
+        let environment = environment::build(order, &recipe, passed_on)?;
         let request = job.stdin_path();
         let stdin =
             File::open(&request).map_err(|source| CannotStart::NoRequest { path: request, source })?;

@@ -9,6 +9,7 @@ mod files;
 mod lock;
 mod store;
 mod text;
+mod variable;
 
 pub use dir::{JobDir, JobListing, Presence};
 pub use files::{
@@ -17,3 +18,4 @@ pub use files::{
 };
 pub use lock::{Holder, JobLock, LOCK_WAIT_MS_MAX, Locked};
 pub use store::JobError;
+pub use variable::passed_on;
