@@ -26,7 +26,7 @@ pub struct Peers {
 }
 
 /// What is known of one peer from its last heartbeat that counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerSeen {
     /// `healthy`, `stale`, `dead`, or `unknown` when none was ever seen.

@@ -287,6 +287,17 @@ fn chain(mut cause: Option<&dyn Error>) -> Vec<String> {
     why
 }
 
+/// An error with all its causes on one line, for the operator's log.
+#[must_use]
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in chain(error.source()) {
+        text.push_str(": ");
+        text.push_str(&cause);
+    }
+    text
+}
+
 /// Runs a command to its end: prints its report, and turns a panic into exit code 70.
 pub fn door(form: Form, run: impl FnOnce() -> Result<Exit, Report> + UnwindSafe) -> ExitCode {
     match catch_unwind(run) {

@@ -1,10 +1,42 @@
-//! Placeholder prologue.
+//! `dispatch-watch`: a node's daemon. It looks at the share, verifies what lies there, keeps the ledger, starts
+//! executors and publishes what they left.
+//!
+//! Wake, look, plan, act: a hint from inotify or the local door only rings; every pass lists the share afresh, asks the
+//! rules, writes what they say in one transaction, and then does it. Recovery after a crash is the same pass.
 #![forbid(unsafe_code)]
+
+mod args;
+mod attempts;
+mod beat;
+mod beating;
+mod budget;
+mod deciding;
+mod door;
+mod driver;
+mod ending;
+mod filing;
+mod home;
+mod look;
+mod node;
+mod owning;
+mod pass;
+mod recipes;
+mod reply;
+mod running;
+mod taking;
+mod tripping;
+mod wake;
+mod workers;
 
 use std::process::ExitCode;
 
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let args: args::Args = match dispatch_node::args::parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    dispatch_node::developer::init(args.common.verbose);
+    dispatch_node::report::door(args.common.form(), move || driver::run(&args))
 }

@@ -2,16 +2,6 @@
 
 use crate::protocol::heartbeat::KillMode;
 
-/// Reads the first line of a killswitch file: `kill` ends what runs, anything else halts.
-#[must_use]
-pub fn mode_of_text(text: &str) -> KillMode {
-    if text.lines().next().is_some_and(|line| line.trim() == "kill") {
-        KillMode::Kill
-    } else {
-        KillMode::Halt
-    }
-}
-
 /// Whether a trip outlives its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latch {
@@ -49,13 +39,5 @@ mod tests {
         assert_eq!(file_is_gone(Latch::On, KillMode::Kill), OpenTrip::Stays);
         assert_eq!(file_is_gone(Latch::Off, KillMode::Kill), OpenTrip::Stays);
         assert_eq!(file_is_gone(Latch::Off, KillMode::Halt), OpenTrip::Closes);
-    }
-
-    #[test]
-    fn only_a_first_line_that_says_kill_ends_what_runs() {
-        assert_eq!(mode_of_text("kill\nbecause"), KillMode::Kill);
-        assert_eq!(mode_of_text("why\nkill"), KillMode::Halt);
-        assert_eq!(mode_of_text("killing time"), KillMode::Halt);
-        assert_eq!(mode_of_text(""), KillMode::Halt);
     }
 }

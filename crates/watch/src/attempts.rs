@@ -1,0 +1,191 @@
+//! What became of the attempts: job directories looked at, before the transaction that settles them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use dispatch_core::planner::attempt::{AttemptAction, JobFacts, Lock, OVERDUE_MS, inspect};
+use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
+use dispatch_ledger::AttemptRow;
+use dispatch_node::job::{JobDir, JobError, Locked, Outcome, Presence};
+use dispatch_node::tree::{Scope, Tree, start_ticks};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long ending the tree of a dead executor may take in one pass.
+const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+/// Ladder and sweep at the end of an attempt, beyond its time-out.
+const ENDING_MS: i64 = 20 * SECOND_MS;
+
+/// A shorter attempt is not worth a transaction that says it runs: the one that settles it says so too.
+pub(crate) const START_NOTED_AFTER_MS: i64 = 200;
+
+/// How closely to look at executors that are known to be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// Not at all.
+    Endings,
+    /// Whether they are past their deadlines.
+    Deadlines,
+}
+
+/// What an attempt came to, as its directory tells.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// The executor's own word.
+    Outcome(Box<Outcome>),
+    /// The executor died after it may have started the agent; nothing of the tree is left.
+    Dead { started_at: Timestamp },
+    /// No executor ever began, and none can any more.
+    NeverBegan,
+}
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) row: AttemptRow,
+    pub(crate) came: Came,
+}
+
+/// What a look at the open attempts found.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    pub(crate) ended: Vec<Ended>,
+    /// Attempts whose agent may be alive by now, with the time their directory gives.
+    pub(crate) started: Vec<(u64, Timestamp)>,
+    /// Attempts that live under an executor this watcher did not start.
+    pub(crate) adopted: usize,
+    /// Attempts whose directory could not be looked at; they are looked at again.
+    pub(crate) failed: Vec<(u64, JobError)>,
+}
+
+/// The executors this watcher started and has not reaped.
+#[derive(Default)]
+pub(crate) struct Executors {
+    children: BTreeMap<u64, Child>,
+}
+
+impl Executors {
+    /// Takes charge of a child.
+    pub(crate) fn insert(&mut self, epoch: u64, child: Child) {
+        self.children.insert(epoch, child);
+    }
+
+    /// Reaps what has ended.
+    pub(crate) fn reap(&mut self) {
+        self.children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// True while a child of ours runs this attempt.
+    fn runs(&self, epoch: u64) -> bool {
+        self.children.contains_key(&epoch)
+    }
+
+    /// How many children live.
+    pub(crate) fn len(&self) -> usize {
+        self.children.len()
+    }
+}
+
+/// Looks at every open attempt whose executor is not known to be alive.
+pub(crate) fn look(
+    state: &Path,
+    open: Vec<AttemptRow>,
+    ours: &Executors,
+    now: Timestamp,
+    care: Care,
+) -> Looked {
+    let mut looked = Looked::default();
+    for row in open {
+        let epoch = row.epoch;
+        let job = JobDir::at(state, &row.key.from, row.key.id, epoch);
+        if row.started_at.is_none() && now.since_ms(row.leased_at) > START_NOTED_AFTER_MS {
+            note_start(&job, epoch, &mut looked);
+        }
+        let overdue = || care == Care::Deadlines && overdue_ms(&job, now) > OVERDUE_MS;
+        if ours.runs(epoch) && !overdue() {
+            continue;
+        }
+        match look_at(&job, &row, now) {
+            Ok(Some(came)) => looked.ended.push(Ended { row, came }),
+            Ok(None) => looked.adopted = looked.adopted.saturating_add(1),
+            Err(error) => looked.failed.push((epoch, error)),
+        }
+    }
+    looked
+}
+
+fn note_start(job: &JobDir, epoch: u64, looked: &mut Looked) {
+    if let Ok(Some(started)) = job.read_started() {
+        looked.started.push((epoch, started.at));
+    }
+}
+
+fn look_at(job: &JobDir, row: &AttemptRow, now: Timestamp) -> Result<Option<Came>, JobError> {
+    if !job.path().is_dir() {
+        // The lease was committed and the crash came before its directory: no executor can have begun.
+        return Ok(Some(Came::NeverBegan));
+    }
+    let (lock, held) = match job.try_lock(Duration::ZERO)? {
+        Locked::Busy(holder) => (Lock::Held, Err(holder)),
+        Locked::Held(lock) => (Lock::Ours, Ok(lock)),
+    };
+    // Read after the lock was tried: only what is read under it counts.
+    let facts = JobFacts {
+        outcome: lock == Lock::Ours && outcome_of(job)?.is_some(),
+        started: job.started()? == Presence::Present,
+    };
+    match inspect(lock, facts, overdue_ms(job, now)) {
+        AttemptAction::Wait => Ok(None),
+        AttemptAction::KillExecutor => {
+            if let Err(Some(holder)) = held {
+                kill_if_same(holder.pid, holder.start_ticks);
+            }
+            Ok(None)
+        }
+        AttemptAction::Settle => Ok(outcome_of(job)?.map(|outcome| Came::Outcome(Box::new(outcome)))),
+        AttemptAction::DeclareDead => {
+            if end_tree(&row.mark) > 0 {
+                // Something cannot be killed yet (uninterruptible I/O): the attempt is not over before it is gone.
+                return Ok(None);
+            }
+            job.revoke()?;
+            let started_at = job.read_started().ok().flatten().map_or(row.leased_at, |started| started.at);
+            Ok(Some(Came::Dead { started_at }))
+        }
+        AttemptAction::Revoke => {
+            job.revoke()?;
+            Ok(Some(Came::NeverBegan))
+        }
+    }
+}
+
+/// The outcome; a torn or foreign one is none, so that what it hides counts as unknown and not as done.
+fn outcome_of(job: &JobDir) -> Result<Option<Outcome>, JobError> {
+    match job.read_outcome() {
+        Err(error) if error.is_malformed() => Ok(None),
+        other => other,
+    }
+}
+
+/// How long an attempt is past its last deadline; negative while it is not.
+fn overdue_ms(job: &JobDir, now: Timestamp) -> i64 {
+    let (Ok(Some(started)), Ok(order)) = (job.read_started(), job.read_order()) else { return i64::MIN };
+    let timeout_ms = i64::try_from(order.timeout_s).unwrap_or(i64::MAX).saturating_mul(SECOND_MS);
+    now.since_ms(started.at).saturating_sub(timeout_ms).saturating_sub(ENDING_MS)
+}
+
+fn end_tree(mark: &str) -> u64 {
+    Tree::new(mark, Scope::Marked).kill(SWEEP_LIMIT).map_or(1, |ended| ended.descendants_left)
+}
+
+/// Kills a process if it still is the one that wrote itself into the lock.
+fn kill_if_same(pid: u32, start: u64) {
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return };
+    if start_ticks(&stat) != Some(start) {
+        return;
+    }
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    // Gone meanwhile is what was wanted.
+    drop(kill_process(pid, Signal::KILL));
+}

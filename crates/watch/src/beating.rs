@@ -1,0 +1,241 @@
+//! Heartbeats: mine, my peers', and what they say about my ledger (protocol section 7).
+
+use std::collections::BTreeMap;
+
+use dispatch_core::planner::rollback::{Head, Held, is_rolled_back};
+use dispatch_core::policy::lifecycle::TaskState;
+use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::{Month, WindowKey};
+use dispatch_core::protocol::accept::{Me, Verdict, accept_heartbeat};
+use dispatch_core::protocol::fraction::Fraction;
+use dispatch_core::protocol::heartbeat::{
+    BackendOffer, Backpressure, BudgetLevels, Heartbeat, Load, NodeState, PeerEcho, Trend, WatchInfo,
+    WindowLevel,
+};
+use dispatch_core::protocol::names::NodeName;
+use dispatch_core::protocol::parts::AuditHead;
+use dispatch_core::protocol::payload::{Kind, Payload as _};
+use dispatch_core::protocol::seal::Verified;
+use dispatch_core::protocol::time::Timestamp;
+use dispatch_ledger::{Advance, Entry, LedgerError, Reader, ShownHead, Tx, Witnessing};
+use serde_json::json;
+
+use crate::home::Home;
+use crate::owning::seal_for_peers;
+use crate::tripping::Stopped;
+
+/// What only the loop knows about itself.
+pub(crate) struct Pulse {
+    pub(crate) seq: u64,
+    pub(crate) now: Timestamp,
+    pub(crate) state: NodeState,
+    pub(crate) stopped: Stopped,
+    pub(crate) strategy: &'static str,
+    pub(crate) poll_ms: u64,
+    pub(crate) last_queued: u64,
+}
+
+/// Counts that the heartbeat shows.
+pub(crate) struct Counts {
+    pub(crate) queued: u64,
+    pub(crate) waiting: u64,
+    pub(crate) running: u64,
+}
+
+/// Counts tasks that are not final.
+pub(crate) fn counts(reader: &Reader) -> Result<Counts, LedgerError> {
+    let (mut queued, mut waiting) = (0_u64, 0_u64);
+    for row in reader.open_counts()? {
+        match row.state {
+            TaskState::AwaitingApproval => waiting = waiting.saturating_add(row.count),
+            TaskState::Received | TaskState::Approved | TaskState::Queued => {
+                queued = queued.saturating_add(row.count)
+            }
+            TaskState::Running | TaskState::Succeeded | TaskState::Failed | TaskState::Rejected => {}
+        }
+    }
+    let running = u64::try_from(reader.open_attempts()?.len()).unwrap_or(u64::MAX);
+    Ok(Counts { queued: queued.saturating_sub(running.min(queued)), waiting, running })
+}
+
+/// My heartbeat, sealed for every peer.
+pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8>, LedgerError> {
+    let counts = counts(reader)?;
+    let capacity = u64::from(home.config.exec.max_parallel);
+    let meta = reader.meta()?;
+    let month = reader.balance(&WindowKey::Month(Month::of(pulse.now)))?;
+    let caps = home.caps();
+    let places = u64::from(home.config.limits.max_queued).max(1);
+    let used = counts.queued.saturating_add(counts.waiting).saturating_add(counts.running);
+    let level = used.saturating_mul(100).checked_div(places).unwrap_or(100).min(100);
+    let heartbeat = Heartbeat {
+        cluster: home.cluster,
+        node: home.node.clone(),
+        instance: home.instance,
+        boot: home.boot,
+        seq: pulse.seq,
+        ts: pulse.now,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: pulse.state,
+        load: load(&counts, capacity, pulse.last_queued),
+        backpressure: Backpressure {
+            on: level >= 80,
+            level: u8::try_from(level).unwrap_or(100),
+            retry_after_s: (level >= 80).then_some(30),
+        },
+        capabilities: home.config.profiles.keys().map(ToString::to_string).collect(),
+        backends: vec![BackendOffer {
+            name: "local".to_owned(),
+            kind: "local".to_owned(),
+            has_gpu: false,
+            vram_gb: None,
+            tools: Vec::new(),
+            images: Vec::new(),
+        }],
+        budget: BudgetLevels {
+            run: WindowLevel { committed: Usd::ZERO, cap: caps.run },
+            month: WindowLevel { committed: month.committed().unwrap_or(Usd::ZERO), cap: caps.month },
+        },
+        killswitch: pulse.stopped.state(),
+        watch: WatchInfo { strategy: pulse.strategy.to_owned(), poll_ms: pulse.poll_ms },
+        audit: meta.head,
+        peers_seen: peers_seen(reader)?,
+    };
+    Ok(seal_for_peers(home, Kind::Heartbeat, &heartbeat.to_payload()))
+}
+
+fn load(counts: &Counts, capacity: u64, last_queued: u64) -> Load {
+    let machine = machine();
+    Load {
+        queued: counts.queued,
+        waiting: counts.waiting,
+        running: counts.running,
+        capacity,
+        saturation: Fraction::from_thousandths(
+            counts.running.saturating_mul(1000).checked_div(capacity.max(1)).unwrap_or(0),
+        ),
+        trend: match counts.queued.cmp(&last_queued) {
+            std::cmp::Ordering::Greater => Trend::Rising,
+            std::cmp::Ordering::Equal => Trend::Steady,
+            std::cmp::Ordering::Less => Trend::Falling,
+        },
+        cpu_load_1m: machine.cpu_load_1m,
+        mem_used_bytes: machine.mem_used_bytes,
+        mem_total_bytes: machine.mem_total_bytes,
+        disk_used_bytes: 0,
+        disk_total_bytes: 0,
+    }
+}
+
+struct Machine {
+    cpu_load_1m: Fraction,
+    mem_used_bytes: u64,
+    mem_total_bytes: u64,
+}
+
+fn machine() -> Machine {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cpu =
+        load.split(' ').next().and_then(|text| Fraction::from_wire(text).ok()).unwrap_or(Fraction::ZERO);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |name: &str| {
+        memory
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(name)?.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()
+            })
+            .unwrap_or(0)
+            .saturating_mul(1024)
+    };
+    let total = kib("MemTotal");
+    Machine {
+        cpu_load_1m: cpu,
+        mem_used_bytes: total.saturating_sub(kib("MemAvailable")),
+        mem_total_bytes: total,
+    }
+}
+
+fn peers_seen(reader: &Reader) -> Result<BTreeMap<NodeName, PeerEcho>, LedgerError> {
+    let mut seen = BTreeMap::new();
+    for row in reader.peers()? {
+        let Ok(beat) = Heartbeat::from_stored(&row.payload) else { continue };
+        seen.insert(row.node.clone(), PeerEcho { boot: row.boot, seq: row.seq, audit: beat.audit });
+    }
+    Ok(seen)
+}
+
+/// A peer's heartbeat that advances, verified.
+pub(crate) struct Heard {
+    pub(crate) node: NodeName,
+    pub(crate) beat: Verified<Heartbeat>,
+}
+
+/// Judges the bytes of a peer's heartbeat. `None` for one that does not count or is the one known already.
+pub(crate) fn hear(
+    reader: &Reader,
+    home: &Home,
+    node: &NodeName,
+    bytes: &[u8],
+    now: Timestamp,
+) -> Result<Option<Heard>, LedgerError> {
+    let highest = reader.peer(node)?.map(|row| (row.boot, row.seq));
+    let me = Me { cluster: home.cluster, node: &home.node, now };
+    let ring = home.keys.ring(node);
+    match accept_heartbeat(bytes, node, &me, &[&ring], highest) {
+        Verdict::Accepted(beat) => Ok(Some(Heard { node: node.clone(), beat })),
+        Verdict::Refused(_) => Ok(None),
+    }
+}
+
+/// Notes a peer's heartbeat: alive, its chain's head witnessed, and what it saw of me kept.
+pub(crate) fn note(tx: &mut Tx<'_>, home: &Home, heard: &Heard) -> Result<(), LedgerError> {
+    let beat = heard.beat.payload();
+    if tx.note_heartbeat(&heard.node, beat.boot, beat.seq, heard.beat.bytes())? != Advance::Advanced {
+        return Ok(());
+    }
+    if let Witnessing::Contradicted { known } = tx.witness(&heard.node, beat.audit)? {
+        tx.audit(&Entry::of("chain_contradicted").from(&heard.node).data(json!({
+            "chain": known.chain.to_string(), "seq": known.seq,
+        })))?;
+    }
+    if let Some(echo) = beat.peers_seen.get(&home.node) {
+        tx.note_echo(&heard.node, echo.boot, echo.seq, echo.audit)?;
+        remember_if_rolled_back(tx, echo.audit)?;
+    }
+    Ok(())
+}
+
+/// Whether a head of mine that was shown proves this ledger older than it.
+pub(crate) fn rolled_back(reader: &Reader, shown: AuditHead) -> Result<bool, LedgerError> {
+    let current = reader.head()?;
+    let held = match reader.audit_line(shown.chain, shown.seq)? {
+        Some(line) => Held::Hash(line.hash),
+        None if shown.seq == 0 => Held::Hash(shown.head),
+        None => Held::Beyond,
+    };
+    let shown = Head { chain: shown.chain, seq: shown.seq, head: shown.head };
+    Ok(is_rolled_back(current.chain, &shown, held))
+}
+
+/// Enters recovery where a shown head proves the ledger older; stored before any heartbeat is written.
+pub(crate) fn remember_if_rolled_back(tx: &mut Tx<'_>, shown: AuditHead) -> Result<(), LedgerError> {
+    if tx.meta()?.recovery.is_some() || !rolled_back(tx, shown)? {
+        return Ok(());
+    }
+    tx.set_recovery(Some(&ShownHead {
+        chain: shown.chain,
+        seq: shown.seq,
+        head: shown.head,
+        noted_at: tx.now(),
+    }))
+}
+
+/// The head in my own last heartbeat, if it verifies.
+pub(crate) fn own_head(home: &Home, bytes: &[u8], now: Timestamp) -> Option<AuditHead> {
+    let me = Me { cluster: home.cluster, node: &home.node, now };
+    let rings: Vec<_> = home.rings().map(|(_, ring)| ring).collect();
+    match accept_heartbeat(bytes, &home.node, &me, &rings, None) {
+        Verdict::Accepted(beat) => Some(beat.payload().audit),
+        Verdict::Refused(_) => None,
+    }
+}

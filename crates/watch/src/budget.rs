@@ -1,0 +1,124 @@
+//! What the rules of money are asked with: the ledger's balances and this node's caps.
+
+use dispatch_core::policy::admission::{
+    Admission, BackendFacts, Billing, BudgetView, Look, PaidWork, Proposal, RunStanding, admit,
+};
+use dispatch_core::policy::gate::{GateLimits, PeerGate};
+use dispatch_core::policy::lineage::Lineage;
+use dispatch_core::policy::window::{RunName, WindowKeys};
+use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_core::protocol::task::Task;
+use dispatch_core::protocol::time::{DAY_MS, Timestamp};
+use dispatch_ledger::{LedgerError, TaskRow, Tx};
+use dispatch_node::config::{Peer, Profile};
+
+use crate::home::Home;
+
+/// Whose windows are asked.
+struct Asked<'a> {
+    sender: &'a NodeName,
+    run: Option<&'a str>,
+    root: TaskId,
+}
+
+fn view(tx: &Tx<'_>, home: &Home, asked: &Asked<'_>) -> Result<BudgetView, LedgerError> {
+    let now = tx.now();
+    // A run's name was checked when its task was read; one that is none belongs to the run of the day.
+    let run = asked.run.and_then(|name| RunName::new(name).ok());
+    let keys = WindowKeys::of(asked.sender, run.as_ref(), asked.root, now);
+    let standing = match tx.window(&keys.run)? {
+        Some(window) if window.closed_at.is_some() => RunStanding::Closed,
+        Some(_) => RunStanding::Open,
+        None if run.is_none() => RunStanding::Open,
+        None => RunStanding::New { opened_today: tx.runs_opened(asked.sender, start_of_day(now))? },
+    };
+    Ok(BudgetView {
+        balances: tx.balances(&keys)?,
+        keys,
+        caps: home.caps(),
+        run: standing,
+        runs_per_day: home.config.budget.runs_per_day,
+        paid_work: paid_work(tx, home)?,
+    })
+}
+
+fn start_of_day(now: Timestamp) -> Timestamp {
+    now.next_day().plus_ms(-DAY_MS)
+}
+
+fn paid_work(tx: &Tx<'_>, home: &Home) -> Result<PaidWork, LedgerError> {
+    let paid_off = tx.meta()?.paid_off_until.is_some_and(|until| tx.now() < until);
+    Ok(if home.clock_suspect {
+        PaidWork::ClockSuspect
+    } else if paid_off {
+        PaidWork::MonthClosed
+    } else {
+        PaidWork::Open
+    })
+}
+
+/// Everything about a fresh task: step 10 of acceptance.
+pub(crate) fn look(
+    tx: &Tx<'_>,
+    home: &Home,
+    task: &Task,
+    profile: &Profile,
+    peer: &Peer,
+) -> Result<Admission, LedgerError> {
+    let lineage = task.lineage.as_ref().map_or_else(
+        || Lineage::of_root(task.id),
+        |lineage| Lineage {
+            root: lineage.root,
+            parent: lineage.parent,
+            depth: i64::from(lineage.depth),
+            fanout_left: i64::from(lineage.fanout_left),
+            budget_usd: lineage.budget_usd,
+        },
+    );
+    let proposal = Proposal {
+        id: task.id,
+        lineage,
+        parent: None,
+        require_ack: task.require_ack,
+        require_dangerous: task.require_dangerous,
+        dangerous_allowed: peer.allow_dangerous && profile.dangerous_mode.is_some(),
+        peer_gate: peer.gate,
+        gate_limits: home.config.approve.gate,
+        backend: Some(BackendFacts::LOCAL),
+        billing: profile.billing,
+        task_max_cost_usd: task.max_cost_usd,
+        profile_max_cost_usd: profile.max_cost,
+        approved_max_cost_usd: None,
+        overshoot_usd: profile.overshoot,
+    };
+    let asked = Asked { sender: &task.from, run: task.run.as_deref(), root: task.root() };
+    Ok(admit(&proposal, &view(tx, home, &asked)?, Look::Acceptance))
+}
+
+/// The budget alone, for a task that was accepted before: on approval, for its turn in the queue, for its next attempt.
+pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admission, LedgerError> {
+    let lowest = tx.latest_decisions(&row.key)?.iter().filter_map(|row| row.decision.max_cost_usd).min();
+    let overshoot = row
+        .cost
+        .estimate_usd
+        .zip(row.cost.ceiling_usd)
+        .and_then(|(estimate, ceiling)| estimate.checked_sub(ceiling));
+    let proposal = Proposal {
+        id: row.key.id,
+        lineage: Lineage { root: row.root, ..Lineage::of_root(row.key.id) },
+        parent: None,
+        require_ack: false,
+        require_dangerous: false,
+        dangerous_allowed: false,
+        peer_gate: PeerGate::Policy,
+        gate_limits: GateLimits::default(),
+        backend: Some(BackendFacts::LOCAL),
+        billing: row.billing,
+        task_max_cost_usd: None,
+        profile_max_cost_usd: row.cost.ceiling_usd,
+        approved_max_cost_usd: lowest,
+        overshoot_usd: if row.billing == Billing::Metered { overshoot } else { None },
+    };
+    let asked = Asked { sender: &row.key.from, run: row.run.as_deref(), root: row.root };
+    Ok(admit(&proposal, &view(tx, home, &asked)?, Look::Budget))
+}

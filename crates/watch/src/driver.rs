@@ -1,0 +1,353 @@
+//! The loop: wake, look, plan, act.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dispatch_core::protocol::heartbeat::NodeState;
+use dispatch_core::protocol::names::TaskId;
+use dispatch_ledger::{Ledger, LedgerError};
+use dispatch_node::config::{Config, Strategy as Wanted};
+use dispatch_node::ids;
+use dispatch_node::notify_systemd::ServiceManager;
+use dispatch_node::report::{Exit, Report};
+use dispatch_node::state::{Acquired, WatchLock};
+use dispatch_spool::hint::{Hints, Strategy, strategy_for};
+use dispatch_spool::layout::{Area, Dir};
+use dispatch_spool::posix::PosixShare;
+use dispatch_spool::share::Share;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::Args;
+use crate::attempts::Care;
+use crate::home::Home;
+use crate::node::{Leave, Node, Reach};
+use crate::owning::{self, OwnError};
+use crate::wake::{Wake, Wakes, ring};
+use crate::workers::Workers;
+
+/// A share operation that takes longer makes the share unreachable.
+const SHARE_DEADLINE: Duration = Duration::from_secs(10);
+/// Looks while inotify rings: what it misses costs so long, no more.
+const TICK_RUNG: Duration = Duration::from_secs(5);
+/// Looks where nothing rings.
+const TICK_POLLED: Duration = Duration::from_secs(1);
+/// Looks while executors run that are not our children: no signal says that they ended.
+const TICK_ADOPTED: Duration = Duration::from_millis(200);
+/// A start is worth a look after so long.
+const LOOK_SOON: Duration = Duration::from_millis(250);
+/// Executors past their deadlines are looked for this often.
+const CARE_EVERY: Duration = Duration::from_secs(10);
+
+/// Sets the watcher up, becomes the owner, and runs it to its end.
+pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
+    let config = Config::load(args.common.config.as_deref())
+        .map_err(|error| Report::of(Exit::Config, &error).help("dispatchctl init makes a configuration"))?;
+    check_side(args, &config)?;
+    let only = only(args)?;
+    let service = ServiceManager::of_process().map_err(|error| Report::of(Exit::Config, &error))?;
+    let lock = lock(&config)?;
+    let mut ledger = open_ledger(&config)?;
+    let instance = ids::uuid_v4().map_err(|error| Report::of(Exit::LocalIo, &error))?;
+    let mut home = Home::new(config, instance)
+        .map_err(|error| Report::of(Exit::Config, &error).help("dispatchctl doctor checks the keys"))?;
+    let share: Arc<dyn Share> = Arc::new(PosixShare::new(home.config.root.clone(), home.node.clone()));
+    home.boot = owning::own(share.as_ref(), &home, &mut ledger, &lock).map_err(not_owner)?;
+    let wakes = Wakes::new();
+    listen_to_signals(&wakes)?;
+    let (strategy, hints) = watch(&home.config, share.as_ref(), wakes.sender());
+    let workers = Workers::new(share, wakes.sender(), SHARE_DEADLINE);
+    let mut node = Node::new(home, ledger, workers, executor()?);
+    node.only = only;
+    node.strategy = strategy;
+    let polled = node.home.config.watch.poll.unwrap_or(TICK_POLLED);
+    node.poll = if hints.is_some() { TICK_RUNG } else { polled };
+    node.read_own_heartbeat().map_err(ledger_failed)?;
+    tracing::info!(node = %node.home.node, boot = node.home.boot, strategy, "watching");
+    let mut looping = Loop { node, wakes, service, hints, once: args.once, ready: false, cared: None };
+    let ended = looping.run();
+    drop(looping.service.stopping());
+    drop(lock);
+    ended
+}
+
+fn check_side(args: &Args, config: &Config) -> Result<(), Report> {
+    match &args.side {
+        Some(side) if side != config.node.as_str() => Err(Report::new(
+            Exit::Usage,
+            format!("--side says `{side}`, the configuration says `{}`", config.node),
+        )
+        .help("leave --side out, or name another --config")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn only(args: &Args) -> Result<Option<TaskId>, Report> {
+    args.only.as_deref().map(TaskId::parse_any_version).transpose().map_err(|error| {
+        Report::of(Exit::Usage, &error).help("give the whole id: dispatchctl list --json shows it")
+    })
+}
+
+fn lock(config: &Config) -> Result<WatchLock, Report> {
+    match WatchLock::acquire(&config.state) {
+        Ok(Acquired::Held(lock)) => Ok(lock),
+        Ok(Acquired::ByAnother) => Err(Report::new(
+            Exit::AnotherWatcher,
+            format!("another watcher runs on `{}`", config.state.path().display()),
+        )
+        .help("there is one watcher per node: stop the other one first")),
+        Err(error) => Err(Report::of(Exit::LocalIo, &error)),
+    }
+}
+
+fn open_ledger(config: &Config) -> Result<Ledger, Report> {
+    Ledger::open(&config.state.ledger_db()).map_err(|error| {
+        let help = match &error {
+            LedgerError::Absent { .. } => {
+                "this node's ledger is gone: dispatchctl init --new-ledger makes one in its place"
+            }
+            LedgerError::NotWhole { .. } => {
+                "run the same dispatchctl init or recover again: it was interrupted"
+            }
+            _ => "keep the file, then: dispatchctl init --new-ledger",
+        };
+        Report::of(Exit::Config, &error).help(help)
+    })
+}
+
+fn not_owner(error: OwnError) -> Report {
+    match &error {
+        OwnError::Owned { .. } | OwnError::Alive => Report::of(Exit::AnotherWatcher, &error).help(
+            "stop the other watcher of this node; or, if it is gone for good, take ownership: dispatchctl recover --accept-rollback REASON",
+        ),
+        OwnError::Share(_) => Report::of(Exit::ShareUnreachable, &error).help("mount the share, then start again"),
+        OwnError::NoKey => Report::of(Exit::Config, &error).help("dispatchctl init --peer NODE makes a key"),
+        OwnError::Ledger(_) | OwnError::Lock(_) | OwnError::Machine(_) => Report::of(Exit::LocalIo, &error),
+    }
+}
+
+fn ledger_failed(error: LedgerError) -> Report {
+    let exit = if error.is_fenced() { Exit::AnotherWatcher } else { Exit::LocalIo };
+    Report::of(exit, &error).while_doing("cannot go on with this ledger")
+}
+
+/// The executor beside this very program, so that one release runs with its own.
+fn executor() -> Result<PathBuf, Report> {
+    let own = std::env::current_exe().map_err(|error| {
+        Report::of(Exit::LocalIo, &error).while_doing("cannot find this program's own path")
+    })?;
+    let executor = own.with_file_name("dispatch-exec");
+    if executor.is_file() {
+        Ok(executor)
+    } else {
+        Err(Report::new(Exit::Config, format!("`{}` is not there", executor.display()))
+            .help("install dispatch-exec beside dispatch-watch"))
+    }
+}
+
+fn listen_to_signals(wakes: &Wakes) -> Result<(), Report> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD])
+        .map_err(|error| Report::of(Exit::LocalIo, &error).while_doing("cannot listen to signals"))?;
+    let sender = wakes.sender();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            for signal in signals.forever() {
+                ring(
+                    &sender,
+                    match signal {
+                        SIGCHLD => Wake::Child,
+                        SIGHUP => Wake::Reload,
+                        _ => Wake::Leave,
+                    },
+                );
+            }
+        })
+        .map(drop)
+        .map_err(|error| Report::of(Exit::LocalIo, &error).while_doing("cannot start a thread"))
+}
+
+/// Watches the directories that matter, where the kernel tells of every change.
+fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> (&'static str, Option<Hints>) {
+    let local = match config.watch.strategy {
+        Wanted::Poll => false,
+        Wanted::Inotify => true,
+        // A mount that can notify is polled until it does.
+        Wanted::SmbNotify => false,
+        Wanted::Auto => share.facts().is_ok_and(|facts| strategy_for(&facts) == Strategy::Inotify),
+    };
+    let Ok(mut hints) = Hints::new(move || ring(&sender, Wake::Hint)) else { return ("poll", None) };
+    // The door is on the node's own disk, whatever the share is on.
+    for dir in [config.state.requests(), config.state.path().to_owned()] {
+        if let Err(error) = hints.watch(&dir) {
+            tracing::warn!(%error, "cannot watch; the tick looks instead");
+        }
+    }
+    if !local {
+        return ("poll", Some(hints).filter(|_| false));
+    }
+    let mut dirs = vec![Dir::Root];
+    for peer in config.peers.keys() {
+        let lane = dispatch_core::protocol::names::Lane::new(peer.clone(), config.node.clone());
+        dirs.extend(
+            [Area::Top, Area::Inbox, Area::Control, Area::PendingAck].map(|area| Dir::lane(&lane, area)),
+        );
+    }
+    for dir in &dirs {
+        if let Err(error) = hints.watch_dir(&config.root, dir) {
+            tracing::warn!(%error, "cannot watch; the tick looks instead");
+            return ("poll", None);
+        }
+    }
+    ("inotify", Some(hints))
+}
+
+struct Loop {
+    node: Node,
+    wakes: Wakes,
+    service: ServiceManager,
+    hints: Option<Hints>,
+    once: bool,
+    ready: bool,
+    cared: Option<Instant>,
+}
+
+impl Loop {
+    fn run(&mut self) -> Result<Exit, Report> {
+        let mut next_tick = Instant::now();
+        let mut wanted = true;
+        loop {
+            if wanted && !self.node.is_looking() {
+                wanted = false;
+                self.node.start_round().map_err(leave)?;
+                next_tick = self.next_tick();
+            }
+            let deadline = self.deadline(next_tick);
+            let first = self.wakes.next(deadline);
+            let mut complete = false;
+            let mut wake = first;
+            while let Some(now) = wake {
+                match now {
+                    Wake::Hint | Wake::Child => wanted = true,
+                    Wake::Leave => return Ok(Exit::Done),
+                    Wake::Reload => self.node.reload_wanted = true,
+                    Wake::Share(done) => complete |= self.node.answered(*done),
+                }
+                wake = self.wakes.try_next();
+            }
+            wanted |= Instant::now() >= next_tick || self.node.has_moved();
+            if complete || self.node.round_is_late() {
+                let care = self.care();
+                self.node.pass(care).map_err(leave)?;
+                self.after_pass();
+                wanted |= self.node.again;
+                if self.once && self.is_done()? {
+                    return self.once_exit();
+                }
+            }
+            self.feed_watchdog();
+        }
+    }
+
+    /// When to look although nothing rings.
+    fn next_tick(&self) -> Instant {
+        let now = Instant::now();
+        let every = if self.node.adopted > 0 { TICK_ADOPTED.min(self.node.poll) } else { self.node.poll };
+        let every = if self.once { every.min(TICK_ADOPTED) } else { every };
+        let mut at = now.checked_add(every).unwrap_or(now);
+        if let Some(soon) =
+            self.node.look_soon.and_then(|since| since.checked_add(LOOK_SOON)).filter(|soon| *soon > now)
+        {
+            at = at.min(soon);
+        }
+        if let Some(due) = self.node.next_due() {
+            at = at.min(now.checked_add(due).unwrap_or(at));
+        }
+        at
+    }
+
+    fn deadline(&self, next_tick: Instant) -> Instant {
+        let watchdog = self.service.watchdog_every().and_then(|every| Instant::now().checked_add(every));
+        [self.node.workers.next_deadline().filter(|_| self.node.is_looking()), watchdog]
+            .into_iter()
+            .flatten()
+            .fold(if self.node.is_looking() { far(next_tick) } else { next_tick }, Instant::min)
+    }
+
+    fn care(&mut self) -> Care {
+        if self.cared.is_some_and(|at| at.elapsed() < CARE_EVERY) {
+            return Care::Endings;
+        }
+        self.cared = Some(Instant::now());
+        Care::Deadlines
+    }
+
+    fn after_pass(&mut self) {
+        if self.node.reload_wanted {
+            self.node.reload_wanted = false;
+            self.node.reload();
+        }
+        if !self.ready {
+            self.ready = true;
+            drop(self.service.ready("watching"));
+        }
+    }
+
+    fn feed_watchdog(&self) {
+        if self.service.watchdog_every().is_some() {
+            drop(self.service.alive());
+        }
+    }
+
+    /// `--once`: nothing is left to do, and every executor that this started has ended and is answered.
+    fn is_done(&self) -> Result<bool, Report> {
+        if !self.node.is_quiet() || self.node.executors.len() > 0 {
+            return Ok(false);
+        }
+        let held = self.node.reach != Reach::Here || self.node.stopped.node.is_some();
+        Ok(held || self.node.nothing_left().map_err(ledger_failed)?)
+    }
+
+    fn once_exit(&self) -> Result<Exit, Report> {
+        if let Reach::Unreachable(why) = &self.node.reach {
+            return Err(Report::new(Exit::ShareUnreachable, "the share cannot be reached")
+                .while_doing(why.clone())
+                .help("mount the share, then run it again"));
+        }
+        if let Some((_, why)) = &self.node.stopped.node {
+            return Err(Report::new(Exit::NotPermitted, format!("a killswitch stops this node: {why}"))
+                .help("dispatchctl status says which; dispatchctl resume goes on when it is gone"));
+        }
+        match self.node.node_state().map_err(ledger_failed)? {
+            NodeState::Recovery => {
+                Err(Report::new(Exit::Config, "this ledger is older than what this node has shown its peers")
+                    .help("dispatchctl recover --accept-rollback REASON takes it as it is"))
+            }
+            NodeState::Active
+            | NodeState::EnteringMaintenance
+            | NodeState::Maintenance
+            | NodeState::ExitingMaintenance
+            | NodeState::DrainFailed => Ok(Exit::Done),
+        }
+    }
+}
+
+/// Later than any tick: while looks are outstanding, only their answers and deadlines matter.
+fn far(from: Instant) -> Instant {
+    from.checked_add(Duration::from_secs(3_600)).unwrap_or(from)
+}
+
+fn leave(leave: Leave) -> Report {
+    match leave {
+        Leave::Superseded { boot } => {
+            Report::new(Exit::AnotherWatcher, format!("another watcher owns this node now: boot {boot}")).help(
+                "stop the other watcher; or, if it is gone for good, dispatchctl recover --accept-rollback REASON",
+            )
+        }
+        Leave::Ledger(error) => ledger_failed(error),
+    }
+}

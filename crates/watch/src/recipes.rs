@@ -1,0 +1,129 @@
+//! From a task and this node's configuration to the recipe it would run by, and from a recipe to an executor's order.
+
+use std::path::PathBuf;
+
+use dispatch_core::planner::recipe::{Limits, RECIPE_SCHEMA, Recipe};
+use dispatch_core::policy::admission::{Billing, Cost};
+use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::names::{Digest, Lane, Name, NodeName, TaskId};
+use dispatch_core::protocol::task::Task;
+use dispatch_node::config::{Config, Profile};
+use dispatch_node::job::{AgentKind, KillswitchPlaces, Order};
+use dispatch_spool::layout::{Area, Dir};
+
+/// The word of an agent's kind, in recipes, terms and results.
+pub(crate) const fn kind_word(kind: AgentKind) -> &'static str {
+    match kind {
+        AgentKind::Claude => "claude",
+        AgentKind::Codex => "codex",
+        AgentKind::Gemini => "gemini",
+        AgentKind::Command => "command",
+    }
+}
+
+fn kind_of(word: &str) -> Option<AgentKind> {
+    [AgentKind::Claude, AgentKind::Codex, AgentKind::Gemini, AgentKind::Command]
+        .into_iter()
+        .find(|kind| kind_word(*kind) == word)
+}
+
+/// Reads a stored recipe; `None` for one of a layout that this release does not know.
+pub(crate) fn parse(text: &str) -> Option<Recipe> {
+    serde_json::from_str::<Recipe>(text).ok().filter(|recipe| recipe.schema == RECIPE_SCHEMA)
+}
+
+/// The text of a recipe, as the ledger keeps it.
+pub(crate) fn write(recipe: &Recipe) -> String {
+    // A structure of texts and numbers always has a JSON form; an empty text would be refused when it is read.
+    serde_json::to_string(recipe).unwrap_or_default()
+}
+
+/// Resolves what exactly would run. `None` where the configuration lacks the profile or workspace.
+pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe> {
+    let profile = config.profiles.get(&task.profile)?;
+    let workspace = task.workspace.clone().or_else(|| profile.workspace.clone());
+    let workspace_path = match &workspace {
+        Some(name) => Some(config.workspaces.get(name)?.to_string_lossy().into_owned()),
+        None => None,
+    };
+    let mode =
+        if task.require_dangerous { profile.dangerous_mode.clone() } else { profile.permission_mode.clone() };
+    Some(Recipe {
+        schema: RECIPE_SCHEMA,
+        profile: task.profile.to_string(),
+        kind: profile.agent.as_str().to_owned(),
+        argv: profile.argv.clone(),
+        env: profile.env.clone(),
+        set: profile.set.clone(),
+        permission_mode: mode,
+        workspace: workspace.map(|name| name.to_string()),
+        workspace_path,
+        backend: "local".to_owned(),
+        backend_kind: "local".to_owned(),
+        billing: billing(profile).as_str().to_owned(),
+        ceiling_usd: cost.ceiling_usd.map(|usd| usd.to_string()),
+        estimate_usd: cost.estimate_usd.map(|usd| usd.to_string()),
+        limits: limits(profile, task),
+    })
+}
+
+/// A task's limits: what it asks for, within what its profile allows.
+fn limits(profile: &Profile, task: &Task) -> Limits {
+    let timeout_s = u64::from(task.timeout_s.min(profile.max_timeout_s));
+    Limits {
+        timeout_s,
+        silence_timeout_s: u64::from(task.silence_timeout_s.unwrap_or(profile.silence_timeout_s)),
+        tool_timeout_s: u64::from(profile.tool_timeout_s),
+        max_output_bytes: task.max_output_bytes.min(profile.max_output_bytes),
+    }
+}
+
+/// How a profile is paid, in the rules' own word.
+pub(crate) fn billing(profile: &Profile) -> Billing {
+    profile.billing
+}
+
+/// What an order is about.
+pub(crate) struct OrderFacts<'a> {
+    pub(crate) node: &'a NodeName,
+    pub(crate) from: &'a NodeName,
+    pub(crate) task: TaskId,
+    pub(crate) task_sha256: Digest,
+    pub(crate) attempt: u32,
+    pub(crate) epoch: u64,
+    pub(crate) mark: &'a str,
+    pub(crate) ceiling_usd: Option<Usd>,
+}
+
+/// The order of one lease, from the stored recipe. `None` for a recipe that names what no release ever wrote.
+pub(crate) fn order(config: &Config, recipe: Recipe, facts: &OrderFacts<'_>) -> Option<Order> {
+    let lane = Lane::new(facts.from.clone(), facts.node.clone());
+    Some(Order {
+        node: facts.node.clone(),
+        from: facts.from.clone(),
+        task: facts.task,
+        task_sha256: facts.task_sha256,
+        attempt: facts.attempt,
+        epoch: facts.epoch,
+        mark: facts.mark.to_owned(),
+        profile: Name::new(&recipe.profile).ok()?,
+        kind: kind_of(&recipe.kind)?,
+        argv: recipe.argv,
+        env: recipe.env,
+        set: recipe.set,
+        cwd: recipe.workspace_path.map(PathBuf::from),
+        permission_mode: recipe.permission_mode,
+        timeout_s: recipe.limits.timeout_s,
+        silence_timeout_s: recipe.limits.silence_timeout_s,
+        tool_timeout_s: recipe.limits.tool_timeout_s,
+        max_output_bytes: recipe.limits.max_output_bytes,
+        ceiling_usd: facts.ceiling_usd,
+        billing: Billing::parse(&recipe.billing)?,
+        cluster: config.cluster,
+        killswitch: KillswitchPlaces {
+            root: config.root.clone(),
+            lane: config.root.join(Dir::lane(&lane, Area::Top).path()),
+            state: config.state.path().to_owned(),
+        },
+    })
+}

@@ -1,0 +1,25 @@
+//! What the share's threads answer.
+
+use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_ledger::Filed;
+use dispatch_spool::share::ShareError;
+
+use crate::filing::Laid;
+use crate::look::{LaneLook, RootLook};
+
+/// An answer of a share worker.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A look at the root.
+    Root(RootLook),
+    /// A look at a peer's lane.
+    Lane { peer: NodeName, look: Result<LaneLook, ShareError> },
+    /// A task was laid where its state says.
+    Filed { place: Filed, laid: Laid },
+    /// A final task was answered.
+    Answered(Laid),
+    /// Files were removed or set aside; `tasks` were about inbox names.
+    Cleared { peer: NodeName, tasks: Vec<TaskId>, done: Result<(), ShareError> },
+    /// The heartbeat, the boot record or the audit copy was written, or not.
+    Told(Result<(), ShareError>),
+}

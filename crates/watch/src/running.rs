@@ -1,0 +1,422 @@
+//! Settling, leasing, launching: the ledger's part in the life of an attempt.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use dispatch_core::explain;
+use dispatch_core::planner::attempt::{self, Money, Next, StopWanted, TaskFacts};
+use dispatch_core::planner::queue::{Candidate, choose};
+use dispatch_core::policy::admission::{Admission, Billing};
+use dispatch_core::policy::lifecycle::TaskState;
+use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_core::protocol::parts::CostBasis;
+use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::time::SECOND_MS;
+use dispatch_ledger::{
+    AttemptEnd, AttemptRow, Closing, Ending, Entry, LedgerError, NewLease, NewReservation, QueuedTask,
+    Reserving, TaskKey, TaskRow, Tx,
+};
+use dispatch_node::ids;
+use dispatch_node::job::{self, JobDir, Order, Outcome, OutcomeStatus};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::attempts::{Came, Ended};
+use crate::budget;
+use crate::ending::{self, End, finish, reason};
+use crate::home::Home;
+
+/// An attempt that could not be launched is looked at again after so long.
+const NOT_STARTED_PAUSE_MS: i64 = SECOND_MS;
+
+/// A lease whose executor is to be started, once the transaction that gave it is committed.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) key: TaskKey,
+    pub(crate) attempt: AttemptRow,
+}
+
+/// Settles what ended: its reservation, its task, or its next attempt.
+pub(crate) fn settle(tx: &mut Tx<'_>, home: &Home, ended: &Ended) -> Result<(), LedgerError> {
+    let row = &ended.row;
+    let Some(task) = tx.task(&row.key)? else {
+        return Err(LedgerError::UnknownTask { key: row.key.clone() });
+    };
+    match &ended.came {
+        Came::NeverBegan => give_back(tx, home, row, &task, None),
+        Came::Outcome(outcome) if outcome.status == OutcomeStatus::NotStarted => {
+            give_back(tx, home, row, &task, Some(outcome))
+        }
+        Came::Outcome(outcome) => ran(tx, home, row, &task, outcome),
+        Came::Dead { started_at } => {
+            let end = AttemptEnd {
+                started_at: Some(*started_at),
+                ended_at: tx.now(),
+                status: Some(Status::Unknown),
+                cost: None,
+                basis: None,
+                outcome: "{}".to_owned(),
+            };
+            close(tx, home, row, &task, &Closed { ending: attempt::Ending::Unknown, end, outcome: None })
+        }
+    }
+}
+
+/// A lease that came to no start: the right to run goes back, and so does the place in the queue.
+fn give_back(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &AttemptRow,
+    task: &TaskRow,
+    outcome: Option<&Outcome>,
+) -> Result<(), LedgerError> {
+    tx.revoke(row.epoch)?;
+    let ending = if outcome.is_some() { attempt::Ending::NotStarted } else { attempt::Ending::NeverBegan };
+    let why = outcome.and_then(|outcome| outcome.reason.as_ref()).map(|reason| reason.code.clone());
+    tx.audit(
+        &Entry::of("revoked").task(&row.key).epoch(row.epoch).code(why.as_deref().unwrap_or("never_began")),
+    )?;
+    match attempt::after(facts(task, task.attempts_started), ending) {
+        Next::Requeue { back_off_ms, launch_failures } if launch_failures > task.launch_failures => {
+            tx.note_launch_failure(&row.key, tx.now().plus_ms(back_off_ms))
+        }
+        Next::Requeue { .. } => tx.set_not_before(&row.key, Some(tx.now().plus_ms(NOT_STARTED_PAUSE_MS))),
+        Next::Final { status, .. } => {
+            release(tx, task.reservation)?;
+            let why = if status == Status::Cancelled {
+                cancelled_reason(task)
+            } else {
+                reason(
+                    "cannot_start",
+                    "the executor could not be started five times in a row",
+                    "on the node that runs it: dispatchctl doctor; then send the task again",
+                )
+            };
+            finish(tx, home, &row.key, &End::plain(status, why))
+        }
+        Next::Again { otherwise } => finish(tx, home, &row.key, &End::plain(otherwise, None)),
+    }
+}
+
+fn cancelled_reason(task: &TaskRow) -> Option<dispatch_core::protocol::result::Reason> {
+    let by = task.stop.as_ref().map_or("its sender", |stop| stop.by.as_str());
+    reason("cancelled", format!("cancelled by {by} before it started"), "send it again if it is still wanted")
+}
+
+/// An attempt that was started and is over, whatever became of it.
+struct Closed<'a> {
+    ending: attempt::Ending,
+    end: AttemptEnd,
+    outcome: Option<&'a Outcome>,
+}
+
+fn ran(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &AttemptRow,
+    task: &TaskRow,
+    outcome: &Outcome,
+) -> Result<(), LedgerError> {
+    let status = ending::status_of(outcome.status).unwrap_or(Status::Unknown);
+    let (cost, basis) = cost_of(tx, row, task, outcome)?;
+    let ended_at = outcome.ended_at.unwrap_or_else(|| tx.now());
+    let end = AttemptEnd {
+        started_at: Some(outcome.started_at.unwrap_or(row.started_at.unwrap_or(ended_at))),
+        ended_at,
+        status: Some(status),
+        cost,
+        basis: Some(basis),
+        outcome: serde_json::to_string(outcome).unwrap_or_else(|_| "{}".to_owned()),
+    };
+    let ending = if outcome.spawned { attempt::Ending::Ran(status) } else { attempt::Ending::CannotStart };
+    close(tx, home, row, task, &Closed { ending, end, outcome: Some(outcome) })
+}
+
+/// What an attempt cost, and how that is known (policy section 1, "basis of the actual").
+fn cost_of(
+    tx: &Tx<'_>,
+    row: &AttemptRow,
+    task: &TaskRow,
+    outcome: &Outcome,
+) -> Result<(Option<Usd>, CostBasis), LedgerError> {
+    if task.billing != Billing::Metered || !outcome.spawned {
+        return Ok((None, CostBasis::None));
+    }
+    if let Some(cost) = outcome.cost {
+        let basis = match cost.basis {
+            job::CostBasis::Reported => CostBasis::Reported,
+            job::CostBasis::Derived => CostBasis::Derived,
+        };
+        return Ok((Some(cost.usd), basis));
+    }
+    Ok((reserved(tx, row)?, CostBasis::Reserved))
+}
+
+fn reserved(tx: &Tx<'_>, row: &AttemptRow) -> Result<Option<Usd>, LedgerError> {
+    match row.reservation {
+        Some(id) => Ok(tx.reservation(id)?.map(|reservation| reservation.amount)),
+        None => Ok(None),
+    }
+}
+
+fn close(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &AttemptRow,
+    task: &TaskRow,
+    closed: &Closed<'_>,
+) -> Result<(), LedgerError> {
+    let mut end = closed.end.clone();
+    if closed.outcome.is_none() && task.billing == Billing::Metered {
+        // Killed or silent agents are never booked at zero.
+        end.cost = reserved(tx, row)?;
+        end.basis = Some(CostBasis::Reserved);
+    }
+    match tx.end_attempt(row.epoch, &end)? {
+        Ending::Ended => {}
+        Ending::Before => return Ok(()),
+        Ending::Superseded => {
+            tx.audit(&Entry::of("superseded").task(&row.key).epoch(row.epoch))?;
+            return Ok(());
+        }
+    }
+    let mut entry = Entry::of("ended").task(&row.key).epoch(row.epoch).data(json!({
+        "status": end.status.map(Status::as_str), "usd": end.cost.map(|usd| usd.to_string()),
+        "basis": end.basis.map(CostBasis::as_str),
+    }));
+    if let Some(why) = closed.outcome.and_then(|outcome| outcome.reason.as_ref()) {
+        entry = entry.code(&why.code);
+    }
+    tx.audit(&entry)?;
+    let started = tx.task(&row.key)?.map_or(task.attempts_started, |now| now.attempts_started);
+    match attempt::after(facts(task, started), closed.ending) {
+        Next::Final { status, money } => {
+            pay(tx, row, &end, money)?;
+            finish(tx, home, &row.key, &end_of(status, closed))
+        }
+        Next::Again { otherwise } => {
+            let money = if end.cost.is_some() { Money::Settle } else { Money::Release };
+            pay(tx, row, &end, money)?;
+            match reserve(tx, home, &row.key)? {
+                Reserved::Yes => Ok(()),
+                Reserved::Waits(_) | Reserved::No(_) => {
+                    finish(tx, home, &row.key, &end_of(otherwise, closed))
+                }
+            }
+        }
+        Next::Requeue { .. } => Ok(()),
+    }
+}
+
+fn end_of(status: Status, closed: &Closed<'_>) -> End {
+    let told = closed.outcome.and_then(|outcome| outcome.reason.as_ref());
+    let why = match told {
+        Some(told) => reason(&told.code, told.text.clone(), told.help.clone()),
+        None if status == Status::Unknown => reason(
+            "unknown",
+            "the node or its executor died while the agent ran; it may or may not have run to its end",
+            "look at what it was to do before sending it again",
+        ),
+        None => None,
+    };
+    End { status, reason: why, outcome: closed.outcome.cloned(), decided_by: Vec::new() }
+}
+
+/// Closes the reservation of an attempt, once.
+fn pay(tx: &mut Tx<'_>, row: &AttemptRow, end: &AttemptEnd, money: Money) -> Result<(), LedgerError> {
+    let Some(id) = row.reservation else { return Ok(()) };
+    let closing = match (money, end.cost) {
+        (Money::Settle, Some(cost)) => tx.settle(id, cost, end.basis.unwrap_or(CostBasis::Reserved))?,
+        (Money::Settle, None) | (Money::Release, _) => tx.release(id)?,
+        (Money::Keep, _) => return Ok(()),
+    };
+    let amount = tx.reservation(id)?.map(|reservation| reservation.amount);
+    if closing == Closing::Now && end.cost.zip(amount).is_some_and(|(cost, amount)| cost > amount) {
+        tx.audit(&Entry::of("cost_above_reservation").task(&row.key).epoch(row.epoch).data(json!({
+            "usd": end.cost.map(|usd| usd.to_string()), "reserved_usd": amount.map(|usd| usd.to_string()),
+        })))?;
+    }
+    Ok(())
+}
+
+/// Gives a reservation back, where there is one.
+pub(crate) fn release(tx: &mut Tx<'_>, reservation: Option<Uuid>) -> Result<(), LedgerError> {
+    if let Some(id) = reservation {
+        // Closed before is closed: nothing is given back twice.
+        let (Closing::Now | Closing::Before) = tx.release(id)?;
+    }
+    Ok(())
+}
+
+fn facts(task: &TaskRow, attempts_started: u32) -> TaskFacts {
+    TaskFacts {
+        attempts_started,
+        max_attempts: task.max_attempts,
+        launch_failures: task.launch_failures,
+        stop: if task.stop.is_some() { StopWanted::Cancel } else { StopWanted::No },
+    }
+}
+
+/// Whether the money of the next attempt is set aside.
+pub(crate) enum Reserved {
+    /// It is, or it costs nothing.
+    Yes,
+    /// The windows have no room now.
+    Waits(String),
+    /// They never will.
+    No(Box<dispatch_core::policy::admission::Refusal>),
+}
+
+/// Sets aside what the next attempt of a task may cost, if the budget still says yes.
+pub(crate) fn reserve(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Reserved, LedgerError> {
+    let Some(row) = tx.task(key)? else { return Err(LedgerError::UnknownTask { key: key.clone() }) };
+    if row.billing != Billing::Metered || row.reservation.is_some() {
+        return Ok(Reserved::Yes);
+    }
+    match budget::look_again(tx, home, &row)? {
+        Admission::Queue { reservation: None, .. } => Ok(Reserved::Yes),
+        Admission::Queue { reservation: Some(wanted), cost } => {
+            let new = NewReservation {
+                id: match ids::uuid_v4() {
+                    Ok(id) => id,
+                    // Without randomness nothing is reserved, and so nothing runs.
+                    Err(_) => return Ok(Reserved::Waits("no randomness".to_owned())),
+                },
+                key: key.clone(),
+                nth: row.attempts_started.saturating_add(1),
+                amount: wanted.amount,
+                windows: wanted.windows,
+            };
+            match tx.reserve_within(&new, &home.caps())? {
+                Reserving::Reserved => {
+                    tx.set_cost(key, cost)?;
+                    Ok(Reserved::Yes)
+                }
+                Reserving::WouldExceed { window, .. } | Reserving::Closed { window } => {
+                    Ok(Reserved::Waits(window.to_string()))
+                }
+            }
+        }
+        Admission::WaitForRoom { wait, .. } => Ok(Reserved::Waits(explain::wait(&wait).line())),
+        Admission::Refuse(refusal) => Ok(Reserved::No(Box::new(refusal))),
+        // A look at the budget alone never asks a person.
+        Admission::Park { .. } => Ok(Reserved::Waits("a person".to_owned())),
+    }
+}
+
+/// Leases what may start now: at most `free` tasks, in the order of the rules.
+pub(crate) fn lease(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    free: usize,
+    only: Option<TaskId>,
+    is_held: &dyn Fn(&NodeName) -> bool,
+) -> Result<Vec<Launch>, LedgerError> {
+    let now = tx.now();
+    let mut due = Vec::new();
+    for task in tx.queue(now)? {
+        if task.stop.is_some() || only.is_some_and(|only| only != task.key.id) || is_held(&task.key.from) {
+            continue;
+        }
+        if is_late(&task, now) {
+            release(tx, task.reservation)?;
+            finish(tx, home, &task.key, &End::plain(Status::Expired, expired_reason(&task)))?;
+            continue;
+        }
+        due.push(candidate(&task));
+    }
+    let mut launches = Vec::new();
+    // More candidates than free places are asked, because one without money gives its place to the next.
+    for key in choose(&due, due.len(), now) {
+        if launches.len() >= free {
+            break;
+        }
+        match reserve(tx, home, &key)? {
+            Reserved::Yes => {
+                if let Some(launch) = lease_one(tx, &key)? {
+                    launches.push(launch);
+                }
+            }
+            Reserved::Waits(why) => note_wait(tx, &key, &why)?,
+            Reserved::No(refusal) => {
+                let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
+                finish(tx, home, &key, &end)?;
+            }
+        }
+    }
+    Ok(launches)
+}
+
+fn note_wait(tx: &mut Tx<'_>, key: &TaskKey, why: &str) -> Result<(), LedgerError> {
+    if tx.task(key)?.is_some_and(|task| task.wait_reason.as_deref() != Some(why)) {
+        tx.set_wait_reason(key, Some(why))?;
+        tx.audit(&Entry::of("waits").task(key).data(json!({"for": why})))?;
+    }
+    Ok(())
+}
+
+/// Past its time before its first start; what has started once may go on (protocol section 4).
+fn is_late(task: &QueuedTask, now: dispatch_core::protocol::time::Timestamp) -> bool {
+    task.state == TaskState::Queued && task.attempts_started == 0 && now >= task.expires
+}
+
+fn expired_reason(task: &QueuedTask) -> Option<dispatch_core::protocol::result::Reason> {
+    reason(
+        "expired",
+        format!("it was still queued at {}, when it expired", task.expires),
+        "send it again with a longer --expires, or when the node has room",
+    )
+}
+
+fn candidate(task: &QueuedTask) -> Candidate<TaskKey> {
+    Candidate {
+        key: task.key.clone(),
+        priority: task.priority,
+        accepted_at: task.accepted_at,
+        order_no: task.order_no,
+        not_before: task.not_before,
+    }
+}
+
+fn lease_one(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
+    let Ok(mark) = ids::hex_256() else { return Ok(None) };
+    let reservation = tx.task(key)?.and_then(|task| task.reservation);
+    let attempt = tx.lease(&NewLease { key: key.clone(), mark, reservation })?;
+    tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
+    Ok(Some(Launch { key: key.clone(), attempt }))
+}
+
+/// Why an executor could not be started; the attempt is looked at again like any other that never began.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("cannot prepare the job directory")]
+    Job(#[from] job::JobError),
+    #[error("cannot start `{program}`")]
+    Spawn { program: String, source: std::io::Error },
+}
+
+/// Makes the job directory of a lease and starts its executor. The executor makes a session of its own, so that it
+/// outlives this watcher.
+pub(crate) fn launch(
+    executor: &Path,
+    state: &Path,
+    order: &Order,
+    request: &[u8],
+) -> Result<Child, LaunchError> {
+    let job = JobDir::create(state, order, request)?;
+    let spawn_error =
+        |source| LaunchError::Spawn { program: executor.to_string_lossy().into_owned(), source };
+    let errors = File::create(job.file("executor.log")).map_err(spawn_error)?;
+    Command::new(executor)
+        .arg("--job")
+        .arg(job.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .map_err(spawn_error)
+}
