@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod named;
+mod table;
 mod takeover;
 mod verbs;
+mod views;
 
 use std::process::ExitCode;
 
@@ -34,7 +37,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(verbs::init::Args),
+    List(verbs::list::Args),
+    Drain(verbs::door::DrainArgs),
+    Undrain(verbs::door::UndrainArgs),
     Recover(verbs::recover::Args),
+    Config(verbs::config::Args),
+    Policy(verbs::policy::Args),
+    Completions(verbs::pages::CompletionsArgs),
+    Man(verbs::pages::ManArgs),
 }
 
 /// Runs the command.
@@ -50,7 +60,14 @@ pub fn main() -> ExitCode {
         let context = Context::new(cli.common);
         match cli.verb {
             Verb::Init(args) => verbs::init::run(&args, &context),
+            Verb::List(args) => verbs::list::run(&args, &context),
+            Verb::Drain(args) => verbs::door::drain(&args, &context),
+            Verb::Undrain(args) => verbs::door::undrain(&args, &context),
             Verb::Recover(args) => verbs::recover::run(&args, &context),
+            Verb::Config(args) => verbs::config::run(&args, &context),
+            Verb::Policy(args) => verbs::policy::run(&args),
+            Verb::Completions(args) => verbs::pages::completions(&args),
+            Verb::Man(args) => verbs::pages::man(&args, &context),
         }
     })
 }
