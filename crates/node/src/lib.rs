@@ -8,6 +8,7 @@
 pub mod args;
 pub mod clock;
 pub mod config;
+pub mod desk;
 pub mod developer;
 pub mod door;
 pub mod durations;
@@ -23,3 +24,4 @@ pub mod report;
 pub mod state;
 pub mod term;
 pub mod tree;
+pub mod waiting;

@@ -174,6 +174,14 @@ impl Outgoing {
         self.lock()?.update(id, |record| record.answered = Some(Answered { at, status }))
     }
 
+    /// Notes that a message whose place held something else stands there now.
+    ///
+    /// # Errors
+    /// As [`Outgoing::mark_answered`].
+    pub fn mark_delivered(&self, id: TaskId) -> Result<(), OutgoingError> {
+        self.lock()?.update(id, |record| record.conflict = false)
+    }
+
     /// Notes that the time for an answer is over and that this was said.
     ///
     /// # Errors
@@ -279,8 +287,8 @@ impl Locked<'_> {
                 Ok(Some(record)) => record,
                 Ok(None) => continue,
                 Err(error) => {
-                    flushed.stuck = Some((id, error));
-                    break;
+                    flushed.damaged.push(error);
+                    continue;
                 }
             };
             // A clock that was set back makes nothing young for ever.
@@ -320,6 +328,8 @@ pub struct Flushed {
     pub published: Vec<TaskId>,
     /// Tasks whose place holds something else; noted, and put back later.
     pub conflicts: Vec<TaskId>,
+    /// Entries that cannot be read; they block nothing.
+    pub damaged: Vec<OutgoingError>,
     /// The task that could not be published, and why; it and those behind it stay kept.
     pub stuck: Option<(TaskId, OutgoingError)>,
 }

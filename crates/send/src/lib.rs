@@ -1,10 +1,30 @@
-//! Placeholder prologue.
+//! `dispatch-send`: hands a task to another node and, with `--wait`, brings back what came of it.
+//!
+//! The task exists from the moment its outbox entry is on disk. Whatever fails after that is said with its id, because
+//! sending it again would be another task.
 #![forbid(unsafe_code)]
 
+mod args;
+mod document;
+mod peer;
+mod send;
+mod task;
+mod wait;
+
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+
+use dispatch_node::args::parse;
+use dispatch_node::developer;
+use dispatch_node::report::door;
 
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli: args::Cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    developer::init(cli.common.verbose);
+    door(cli.common.form(), AssertUnwindSafe(|| send::run(&cli)))
 }

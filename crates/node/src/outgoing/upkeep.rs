@@ -81,13 +81,18 @@ impl Mailbox<'_> {
                 };
             }
         };
+        Ok(self.judge_answer(&bytes, outgoing, record))
+    }
+
+    /// Judges bytes that were found at the name of a task's answer, in `done/` or in the archive.
+    pub fn judge_answer(&self, bytes: &[u8], outgoing: &Outgoing, record: &Record) -> Heard {
         let place = Place { lane: outgoing.lane(), id: record.id };
-        Ok(match believe(&bytes, place, &self.me(), self.keys, Some(record.task_sha256)) {
+        match believe(bytes, place, &self.me(), self.keys, Some(record.task_sha256)) {
             Belief::Believed(result) => Heard::Answer(result),
             Belief::NotBelieved(refusal) => {
-                Heard::NotBelieved { digest: Some(Digest::of(&bytes)), refusal: Some(refusal) }
+                Heard::NotBelieved { digest: Some(Digest::of(bytes)), refusal: Some(refusal) }
             }
-        })
+        }
     }
 }
 
