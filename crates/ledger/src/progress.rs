@@ -184,6 +184,15 @@ impl Tx<'_> {
         Ok(true)
     }
 
+    /// Asks for a task that is not final to be filed again: its file vanished, or something else stands there.
+    ///
+    /// # Errors
+    /// An unknown task, or a ledger that cannot be written.
+    pub fn unmark_filed(&mut self, key: &TaskKey) -> Result<(), LedgerError> {
+        let sql = "UPDATE tasks SET filed = 0 WHERE sender = ?1 AND id = ?2";
+        self.change_task(key, sql, (key.from.as_str(), key.id.to_string()))
+    }
+
     /// Marks the result of a task as published.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dispatch_core::policy::fleet::{Health, HealthLimits};
+use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::protocol::heartbeat::{Heartbeat, NodeState};
 use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::payload::Payload as _;
@@ -112,6 +112,7 @@ impl Node {
             });
         match read {
             Ok(home) if home.node == self.home.node && home.config.root == self.home.config.root => {
+                self.recheck_terms = true;
                 self.home = Home { boot: self.home.boot, clock_suspect: self.home.clock_suspect, ..home };
                 tracing::info!("configuration read again");
             }

@@ -96,6 +96,10 @@ fn result_of(
     let mut result = TaskResult::never_ran(subject, end.status, end.reason.clone(), audit);
     result.accepted_at = Some(row.accepted_at);
     result.decided_by.clone_from(&end.decided_by);
+    if result.decided_by.is_empty() {
+        let consumed = tx.decisions(&row.key)?.into_iter().filter(|decision| decision.consumed_at.is_some());
+        result.decided_by = consumed.map(|decision| decision.decision.author).collect();
+    }
     let ran: Vec<&AttemptRow> = attempts.iter().filter(|attempt| attempt.started_at.is_some()).collect();
     for attempt in &ran {
         result.attempts.push(AttemptSummary {

@@ -17,6 +17,7 @@ use dispatch_spool::layout::File;
 
 use crate::attempts::{self, Care, Executors};
 use crate::beating::{self, Heard};
+use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
 use crate::home::Home;
@@ -96,6 +97,10 @@ pub(crate) struct Node {
     pub(crate) higher_since: Option<(u64, Instant)>,
     pub(crate) audit_copied: u64,
     told: VecDeque<Instant>,
+    pub(crate) chores: Chores,
+    pub(crate) host_boot_id: String,
+    /// The configuration may say something else than it did when tasks were accepted.
+    pub(crate) recheck_terms: bool,
     pub(crate) reload_wanted: bool,
     /// More of an inbox waits: look again at once.
     pub(crate) again: bool,
@@ -139,6 +144,9 @@ impl Node {
             higher_since: None,
             audit_copied: 0,
             told: VecDeque::new(),
+            chores: Chores::default(),
+            host_boot_id: clock::host_boot_id().map(|id| id.to_string()).unwrap_or_default(),
+            recheck_terms: true,
             reload_wanted: false,
             again: false,
             look_soon: None,
@@ -300,6 +308,7 @@ impl Node {
                     tracing::debug!(%error, "a file could not be cleared");
                 }
             }
+            Reply::Chores { news, done } => self.chores_done(news, done),
             Reply::Told(done) => {
                 self.told.pop_front();
                 if let Err(error) = done {
@@ -332,8 +341,9 @@ impl Node {
         let Some(round) = self.round.take() else { return Ok(()) };
         let now = clock::now();
         let missing = round.failed || !round.waiting.is_empty();
-        let (switches, heard) = self.read_root(round.root, missing, now)?;
-        let mut switches = switches;
+        self.home.clock_suspect =
+            chores::clock_is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
+        let (mut switches, heard) = self.read_root(round.root, missing, now)?;
         switches.node(self.home.config.state.path());
         self.stopped = tripping::stopped(&self.ledger, &switches, &self.lanes())?;
         self.executors.reap();

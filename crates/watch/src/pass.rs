@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use crate::attempts::Looked;
 use crate::beating::{self, Heard};
+use crate::chores;
 use crate::deciding::{self, JudgedWord};
 use crate::door;
 use crate::filing::{self, Alarm, AnswerTask, FileTask, Refuse, WhatStands};
@@ -26,6 +27,7 @@ use crate::recipes::{self, OrderFacts};
 use crate::reply::Reply;
 use crate::running::{self, Launch};
 use crate::taking::{self, Judged};
+use crate::terms;
 use crate::tripping::{self, Switches};
 use crate::workers::Place;
 
@@ -71,6 +73,10 @@ impl Node {
             || !seen.words.is_empty()
             || !seen.claimed.is_empty()
             || !self.moved.is_empty()
+            || self.has_chore_news()
+            || self.recheck_terms
+            || chores::drain_can_step(&self.ledger, seen.now)?
+            || (!self.home.clock_suspect && chores::clock_mark_is_old(&self.ledger.meta()?.clock, seen.now))
             || tripping::is_news(&self.ledger, &seen.switches, self.latch())?
         {
             return Ok(true);
@@ -97,6 +103,9 @@ impl Node {
         }
         let (fence, now) = (self.fence(), seen.now);
         let moved = std::mem::take(&mut self.moved);
+        let news = self.take_chore_news();
+        let host_boot_id = self.host_boot_id.clone();
+        let recheck = std::mem::take(&mut self.recheck_terms);
         let refusals = self.count_refusals(&seen, now);
         let superseded = self.higher_since.is_some();
         let may_act = !superseded && self.node_state()? != NodeState::Recovery;
@@ -105,6 +114,13 @@ impl Node {
         self.ledger
             .write(fence, now, |tx| {
                 tripping::record(tx, &seen.switches, latch)?;
+                if recheck {
+                    terms::recheck(tx, home)?;
+                }
+                if !home.clock_suspect && chores::clock_mark_is_old(&tx.meta()?.clock, now) {
+                    chores::note_clock(tx, &host_boot_id)?;
+                }
+                chores::note(tx, &news)?;
                 for heard in &seen.heard {
                     beating::note(tx, home, heard)?;
                 }
@@ -131,6 +147,7 @@ impl Node {
                     take_tasks(tx, home, seen.judged, &mut after)?;
                     deciding::expire_waiting(tx, home)?;
                     report_gaps(tx, now)?;
+                    chores::step_drain(tx)?;
                 }
                 let is_active = tx.meta()?.drain.state == NodeState::Active && tx.meta()?.recovery.is_none();
                 if may_act && is_active && *reach == Reach::Here {
@@ -197,6 +214,7 @@ impl Node {
         self.reload_wanted |= after.reload;
         if self.higher_since.is_none() {
             self.move_files()?;
+            self.start_chores(now)?;
         }
         self.beat(now)
     }
@@ -377,7 +395,7 @@ impl Node {
 }
 
 /// Where a task that is not final lies.
-fn filed_as(brief: &TaskBrief) -> Filed {
+pub(crate) fn filed_as(brief: &TaskBrief) -> Filed {
     if brief.state == dispatch_core::policy::lifecycle::TaskState::AwaitingApproval {
         Filed::PendingAck
     } else {

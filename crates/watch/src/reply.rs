@@ -4,6 +4,7 @@ use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_ledger::Filed;
 use dispatch_spool::share::ShareError;
 
+use crate::chores::{ChoreError, News};
 use crate::filing::Laid;
 use crate::look::{LaneLook, RootLook};
 
@@ -20,6 +21,8 @@ pub(crate) enum Reply {
     Answered(Laid),
     /// Files were removed or set aside; `tasks` were about inbox names.
     Cleared { peer: NodeName, tasks: Vec<TaskId>, done: Result<(), ShareError> },
+    /// A round of chores with one peer.
+    Chores { news: News, done: Result<(), ChoreError> },
     /// The heartbeat, the boot record or the audit copy was written, or not.
     Told(Result<(), ShareError>),
 }

@@ -1,0 +1,382 @@
+//! What a node does now and then: its own outgoing tasks, files that vanished or were squatted on, old things that go.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use dispatch_core::policy::continuity::{ClockTrust, clock_trust};
+use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
+use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
+use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
+use dispatch_node::clock;
+use dispatch_node::job::JobDir;
+use dispatch_node::outgoing::{Delivered, Mailbox, Outgoing, OutgoingError, Upkeep};
+use dispatch_node::state::StateDir;
+use dispatch_spool::layout::{Area, Dir, File, LaneFile};
+use dispatch_spool::share::{EntryKind, Share, ShareError};
+use dispatch_spool::upkeep::{archive_done, remove_leftovers, trim_evidence};
+use serde_json::json;
+
+use crate::node::{Leave, Node, Reach};
+use crate::reply::Reply;
+use crate::workers::Place;
+
+/// Own tasks and vanished files are looked after this often.
+const SHORT: Duration = Duration::from_secs(10);
+/// Old things are cleared away this often.
+const LONG: Duration = Duration::from_secs(600);
+/// An outbox entry that a crashed sender left is published by the watcher after this.
+const OUTBOX_AGE: Duration = Duration::from_secs(10);
+/// Names read of a directory of ours.
+const NAMES_MAX: usize = 200_000;
+/// The clocks' agreement is noted this often.
+const CLOCK_NOTED_MS: i64 = MINUTE_MS;
+/// A job directory goes so long after its task was published; one of a task that failed is kept longer.
+const JOB_KEPT_MS: i64 = DAY_MS;
+const FAILED_JOB_KEPT_MS: i64 = 7 * DAY_MS;
+/// Replies of the local door are kept so long.
+const REPLIES_KEPT_MS: i64 = DAY_MS;
+/// Heads that peers showed are kept so long, but for the newest.
+const WITNESSED_KEPT_MS: i64 = 30 * DAY_MS;
+
+/// When the next round of each kind is due.
+#[derive(Default)]
+pub(crate) struct Chores {
+    short: Option<Instant>,
+    long: Option<Instant>,
+    /// Chores on their way.
+    under_way: BTreeSet<NodeName>,
+    news: Vec<News>,
+    pending_shown: std::collections::BTreeMap<NodeName, String>,
+}
+
+/// What a round with one peer found.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) peer: NodeName,
+    upkeep: Upkeep,
+    missing: Vec<TaskId>,
+}
+
+/// What to look after with one peer.
+struct Round {
+    state: StateDir,
+    lane_in: Lane,
+    lane_out: Lane,
+    keys: dispatch_core::protocol::keys::LaneRing,
+    cluster: uuid::Uuid,
+    node: NodeName,
+    now: Timestamp,
+    /// Files that should stand in this lane.
+    expected: Vec<(TaskId, Filed)>,
+    pending: Option<String>,
+    clear: Clear,
+}
+
+/// Whether old things are cleared away in this round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clear {
+    No,
+    Yes,
+}
+
+impl Node {
+    /// Starts what is due.
+    pub(crate) fn start_chores(&mut self, now: Timestamp) -> Result<(), Leave> {
+        if self.reach != Reach::Here || !self.due(self.chores.short, SHORT) {
+            return Ok(());
+        }
+        let clear = if self.due(self.chores.long, LONG) { Clear::Yes } else { Clear::No };
+        self.chores.short = Some(Instant::now());
+        if clear == Clear::Yes {
+            self.chores.long = Some(Instant::now());
+            self.clear_jobs(now);
+        }
+        for peer in self.home.peers.keys().cloned().collect::<Vec<_>>() {
+            self.start_round_with(&peer, now, clear)?;
+        }
+        Ok(())
+    }
+
+    fn due(&self, last: Option<Instant>, every: Duration) -> bool {
+        last.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    fn start_round_with(&mut self, peer: &NodeName, now: Timestamp, clear: Clear) -> Result<(), Leave> {
+        let Some(home) = self.home.peers.get(peer) else { return Ok(()) };
+        if self.chores.under_way.contains(peer) {
+            return Ok(());
+        }
+        let round = Round {
+            state: self.home.config.state.clone(),
+            lane_in: home.lane_in.clone(),
+            lane_out: home.lane_out.clone(),
+            keys: home.ring_out.clone(),
+            cluster: self.home.cluster,
+            node: self.home.node.clone(),
+            now,
+            expected: self.expected(peer)?,
+            pending: self.pending_summary(peer)?,
+            clear,
+        };
+        let name = peer.clone();
+        let handed = self.workers.submit(Place::Peer(peer.clone()), move |share| {
+            let (upkeep, missing, done) = round.run(share);
+            Reply::Chores { news: News { peer: name, upkeep, missing }, done }
+        });
+        if handed {
+            self.chores.under_way.insert(peer.clone());
+        }
+        Ok(())
+    }
+
+    /// Tasks of a sender that lie somewhere on the share and are not being moved right now.
+    fn expected(&self, peer: &NodeName) -> Result<Vec<(TaskId, Filed)>, LedgerError> {
+        let open = self.ledger.open_tasks()?;
+        let here = open
+            .into_iter()
+            .filter(|brief| brief.key.from == *peer && brief.filed && !self.moving.contains(&brief.key));
+        Ok(here.map(|brief| (brief.key.id, crate::pass::filed_as(&brief))).collect())
+    }
+
+    /// `pending.json`, when it says something new.
+    fn pending_summary(&mut self, peer: &NodeName) -> Result<Option<String>, LedgerError> {
+        let waiting = self.ledger.waiting()?;
+        let rows: Vec<_> = waiting
+            .iter()
+            .filter(|row| row.key.from == *peer)
+            .map(|row| {
+                json!({
+                    "id": row.key.id.to_string(), "from": row.key.from.as_str(), "profile": row.profile,
+                    "accepted_at": row.accepted_at.to_string(), "expires": row.expires.to_string(),
+                    "gate": serde_json::from_str::<serde_json::Value>(&row.gates).unwrap_or_default(),
+                    "ceiling_usd": row.cost.ceiling_usd.map(|usd| usd.to_string()),
+                })
+            })
+            .collect();
+        let text = json!({"schema": 1, "waiting": rows}).to_string();
+        let known = self.chores.pending_shown.get(peer);
+        if known == Some(&text) || (known.is_none() && rows.is_empty()) {
+            return Ok(None);
+        }
+        self.chores.pending_shown.insert(peer.clone(), text.clone());
+        Ok(Some(text))
+    }
+
+    /// Counts a finished round in.
+    pub(crate) fn chores_done(&mut self, news: News, done: Result<(), ChoreError>) {
+        self.chores.under_way.remove(&news.peer);
+        if let Err(error) = done {
+            tracing::debug!(error = %dispatch_node::report::one_line(&error), "a chore failed; it is done again");
+        }
+        self.chores.news.push(news);
+    }
+
+    /// True when rounds found something that the ledger must know.
+    pub(crate) fn has_chore_news(&self) -> bool {
+        self.chores.news.iter().any(|news| !news.missing.is_empty() || !news.upkeep.unanswered.is_empty())
+    }
+
+    /// What the next transaction is to note.
+    pub(crate) fn take_chore_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.chores.news)
+    }
+
+    /// Removes job directories whose time is over.
+    fn clear_jobs(&self, now: Timestamp) {
+        let Ok(listing) = JobDir::list(self.home.config.state.path()) else { return };
+        for job in listing.jobs {
+            let key = TaskKey { from: job.from().clone(), id: job.id() };
+            let Ok(Some(row)) = self.ledger.task(&key) else { continue };
+            let (Some(published), Some(status)) = (row.published_at, row.status) else { continue };
+            let kept = if status.is_success() { JOB_KEPT_MS } else { FAILED_JOB_KEPT_MS };
+            if now.since_ms(published) > kept
+                && let Err(error) = job.remove()
+            {
+                tracing::warn!(%error, "a job directory could not be removed");
+            }
+        }
+    }
+}
+
+/// Why a chore was not done; it is done again in the next round.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChoreError {
+    #[error("cannot look after this node's own tasks")]
+    Outgoing(#[from] OutgoingError),
+    #[error("cannot look after the files of a lane")]
+    Share(#[from] ShareError),
+}
+
+impl Round {
+    fn run(&self, share: &dyn Share) -> (Upkeep, Vec<TaskId>, Result<(), ChoreError>) {
+        let mut upkeep = Upkeep::default();
+        let mut missing = Vec::new();
+        let done = self
+            .own_tasks(share, &mut upkeep)
+            .and_then(|()| self.vanished(share, &mut missing).map_err(ChoreError::Share))
+            .and_then(|()| self.show_pending(share).map_err(ChoreError::Share))
+            .and_then(|()| self.clear_away(share).map_err(ChoreError::Share));
+        (upkeep, missing, done)
+    }
+
+    /// What was sent from this state directory: left in the outbox, answered, unanswered.
+    fn own_tasks(&self, share: &dyn Share, upkeep: &mut Upkeep) -> Result<(), ChoreError> {
+        if !self.state.send(&self.lane_out).is_dir() {
+            return Ok(());
+        }
+        let mail =
+            Mailbox { share, keys: &self.keys, cluster: self.cluster, node: &self.node, now: self.now };
+        let outgoing = Outgoing::at(&self.state, &self.lane_out);
+        // A sender that holds the lock flushes by itself.
+        if let Some(locked) = outgoing.lock_if_free()? {
+            upkeep.flushed = locked.flush(&mail, OUTBOX_AGE)?;
+        }
+        let records = outgoing.unanswered()?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let heard: BTreeSet<TaskId> =
+            outgoing.hear_all(&mail, &records)?.into_iter().map(|answer| answer.id).collect();
+        upkeep.answered = heard.iter().copied().collect();
+        for record in records.iter().filter(|record| !heard.contains(&record.id)) {
+            if self.now >= record.answer_by {
+                if record.unanswered_at.is_none() {
+                    outgoing.mark_unanswered(record.id, self.now)?;
+                    upkeep.unanswered.push(record.id);
+                }
+            } else if record.is_put_back_due(&mail) {
+                match outgoing.put_back(&mail, record)? {
+                    Delivered::Published | Delivered::Conflict => upkeep.put_back.push(record.id),
+                }
+            }
+        }
+        if self.clear == Clear::Yes {
+            outgoing.tidy(self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Files of ours that are gone, or that something else took the place of.
+    fn vanished(&self, share: &dyn Share, missing: &mut Vec<TaskId>) -> Result<(), ShareError> {
+        if self.expected.is_empty() {
+            return Ok(());
+        }
+        let there = |area: Area| -> Result<BTreeSet<TaskId>, ShareError> {
+            let listing = share.list(&Dir::lane(&self.lane_in, area), NAMES_MAX)?;
+            let ours =
+                listing.files().filter(|(_, kind)| matches!(kind, EntryKind::Regular | EntryKind::Unknown));
+            Ok(ours
+                .filter_map(|(file, _)| match file {
+                    File::Lane(_, LaneFile::Pending(id) | LaneFile::Processing(id)) => Some(*id),
+                    _ => None,
+                })
+                .collect())
+        };
+        let (pending, processing) = (there(Area::PendingAck)?, there(Area::Processing)?);
+        missing.extend(self.expected.iter().filter_map(|(id, filed)| {
+            let there = match filed {
+                Filed::PendingAck => pending.contains(id),
+                Filed::Processing => processing.contains(id),
+            };
+            (!there).then_some(*id)
+        }));
+        Ok(())
+    }
+
+    fn show_pending(&self, share: &dyn Share) -> Result<(), ShareError> {
+        match &self.pending {
+            Some(text) => share.replace(&File::pending_summary(&self.lane_in), text.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    fn clear_away(&self, share: &dyn Share) -> Result<(), ShareError> {
+        if self.clear == Clear::No {
+            return Ok(());
+        }
+        for lane in [&self.lane_in, &self.lane_out] {
+            remove_leftovers(share, &Dir::lane(lane, Area::Tmp), &self.node, self.now)?;
+        }
+        trim_evidence(share, &Dir::lane(&self.lane_in, Area::Rejected))?;
+        archive_done(share, &self.lane_in, self.now).map(drop)
+    }
+}
+
+/// Notes what the rounds found.
+pub(crate) fn note(tx: &mut Tx<'_>, news: &[News]) -> Result<(), LedgerError> {
+    for round in news {
+        for id in &round.missing {
+            tx.unmark_filed(&TaskKey { from: round.peer.clone(), id: *id })?;
+        }
+        for id in &round.upkeep.unanswered {
+            let data = json!({"to": round.peer.as_str(), "id": id.to_string()});
+            tx.audit(&Entry::of("unanswered").code("unanswered").data(data))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the wall clock can be believed (policy section 1, "a suspect clock").
+pub(crate) fn clock_is_suspect(marks: &ClockMarks, now: Timestamp, host_boot_id: &str) -> bool {
+    if marks.host_boot_id.is_empty() {
+        return false;
+    }
+    if marks.host_boot_id == host_boot_id {
+        let counted = clock::boot_ms().saturating_sub(marks.boot_ms);
+        return clock_trust(now, marks.wall, counted) == ClockTrust::Suspect;
+    }
+    // The machine was off for nobody knows how long: only a clock that went back can be told.
+    let off = now.since_ms(marks.wall).min(0);
+    clock_trust(marks.wall.plus_ms(off), marks.wall, 0) == ClockTrust::Suspect
+}
+
+/// True when the agreement of the clocks should be noted again.
+pub(crate) fn clock_mark_is_old(marks: &ClockMarks, now: Timestamp) -> bool {
+    now.since_ms(marks.wall).saturating_abs() >= CLOCK_NOTED_MS || marks.host_boot_id.is_empty()
+}
+
+/// Notes that the clocks agree, and forgets what is over; never while the clock is suspect.
+pub(crate) fn note_clock(tx: &mut Tx<'_>, host_boot_id: &str) -> Result<(), LedgerError> {
+    let (now, old) = (tx.now(), tx.meta()?.clock);
+    tx.set_clock(&ClockMarks {
+        wall: now,
+        boot_ms: clock::boot_ms(),
+        host_boot_id: host_boot_id.to_owned(),
+    })?;
+    // Once an hour is often enough for what lives for days.
+    if old.wall.unix_ms().div_euclid(HOUR_MS) == now.unix_ms().div_euclid(HOUR_MS) {
+        return Ok(());
+    }
+    tx.purge_seen(now)?;
+    tx.purge_controls(now)?;
+    tx.purge_replies(now.plus_ms(-REPLIES_KEPT_MS))?;
+    tx.purge_witnessed(now.plus_ms(-WITNESSED_KEPT_MS))?;
+    Ok(())
+}
+
+/// Ends a drain: everything ran out, or its grace did.
+pub(crate) fn step_drain(tx: &mut Tx<'_>) -> Result<(), LedgerError> {
+    use dispatch_core::protocol::heartbeat::NodeState;
+    let drain = tx.meta()?.drain;
+    if drain.state != NodeState::EnteringMaintenance {
+        return Ok(());
+    }
+    let open = tx.open_attempts()?;
+    if open.is_empty() {
+        return crate::door::set_drain(tx, NodeState::Maintenance, None);
+    }
+    if drain.grace_until.is_some_and(|until| tx.now() >= until) {
+        let still: Vec<String> = open.iter().map(|row| row.key.to_string()).collect();
+        tx.audit(&Entry::of("drain_failed").data(json!({"still_running": still})))?;
+        return crate::door::set_drain(tx, NodeState::DrainFailed, None);
+    }
+    Ok(())
+}
+
+/// True when a drain may have come to its end.
+pub(crate) fn drain_can_step(reader: &dispatch_ledger::Reader, now: Timestamp) -> Result<bool, LedgerError> {
+    use dispatch_core::protocol::heartbeat::NodeState;
+    let drain = reader.meta()?.drain;
+    Ok(drain.state == NodeState::EnteringMaintenance
+        && (drain.grace_until.is_some_and(|until| now >= until) || reader.open_attempts()?.is_empty()))
+}
