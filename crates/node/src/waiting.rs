@@ -236,3 +236,6 @@ fn start_looker(mut looker: Looker, events: SyncSender<Event>) -> SyncSender<()>
     });
     asking
 }
+
+#[cfg(test)]
+mod tests;

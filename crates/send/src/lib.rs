@@ -28,3 +28,6 @@ pub fn main() -> ExitCode {
     developer::init(cli.common.verbose);
     door(cli.common.form(), AssertUnwindSafe(|| send::run(&cli)))
 }
+
+#[cfg(test)]
+mod tests;
