@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// Variables that are looked at. The upper block is version 2's, with its meaning there.
 const NAMES: [&str; 13] = [
@@ -46,6 +47,12 @@ impl Environment {
     pub fn with(mut self, name: &'static str, value: impl Into<OsString>) -> Environment {
         self.values.insert(name, value.into());
         self
+    }
+
+    /// The user's home directory.
+    #[must_use]
+    pub fn home(&self) -> Option<PathBuf> {
+        self.get("HOME").map(PathBuf::from)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
