@@ -53,17 +53,21 @@ pub enum End {
 pub enum Sight {
     /// Where the task is.
     At(Whereabouts),
+    /// More of its log, as the mirror on the share has it. A stranger's bytes.
+    Log(Vec<u8>),
     /// The share cannot be looked at, and why.
     NoShare(String),
     /// Something lies at the answer's name that is not to be believed, and the code of why.
     Disbelief(String),
 }
 
-/// Whether anybody looks at where the task is; it costs three listings a look.
+/// What is looked at besides the answer. Where a task is costs three listings a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// A person does.
     Whereabouts,
+    /// Somebody follows the log instead.
+    Log,
     /// Only the answer matters.
     AnswerOnly,
 }
@@ -71,7 +75,7 @@ pub enum Interest {
 enum Event {
     Bell,
     Stop,
-    Looked(Look),
+    Looked(Box<Look>),
 }
 
 /// How a command ends that waited for a task of this status.
@@ -100,7 +104,8 @@ pub fn wait(desk: &Arc<Desk>, record: Record, interest: Interest, mut show: impl
     let hints = hints(desk, &events);
     let strategy = if hints.is_some() { Strategy::Inotify } else { Strategy::Poll };
     let asking = start_looker(Looker::new(Arc::clone(desk), record, interest, strategy), events);
-    let mut waiting = Waiting { asking, arriving, strategy, started: Instant::now(), disbelief: None };
+    let mut waiting =
+        Waiting { asking, arriving, strategy, interest, started: Instant::now(), disbelief: None };
     loop {
         match waiting.next_look(&mut show) {
             Ok(look) => {
@@ -120,13 +125,14 @@ struct Waiting {
     asking: SyncSender<()>,
     arriving: Receiver<Event>,
     strategy: Strategy,
+    interest: Interest,
     started: Instant,
     disbelief: Option<(Option<Digest>, Instant)>,
 }
 
 impl Waiting {
     /// Lets the share be looked at, at once, and waits for what the look found; then for the next reason to look.
-    fn next_look(&self, show: &mut impl FnMut(Sight)) -> Result<Look, End> {
+    fn next_look(&self, show: &mut impl FnMut(Sight)) -> Result<Box<Look>, End> {
         match self.asking.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
             Err(TrySendError::Disconnected(())) => return Err(End::Interrupted),
@@ -152,6 +158,8 @@ impl Waiting {
     /// From one look to the next.
     fn pause(&self) -> Duration {
         match (self.strategy, self.started.elapsed().as_secs()) {
+            // A growing log rings no bell.
+            (Strategy::Inotify, _) if self.interest == Interest::Log => Duration::from_millis(250),
             (Strategy::Inotify, _) => Duration::from_secs(1),
             (Strategy::Poll, 0..10) => Duration::from_millis(100),
             (Strategy::Poll, 10..300) => Duration::from_millis(500),
@@ -159,9 +167,12 @@ impl Waiting {
         }
     }
 
-    fn judge(&mut self, look: Look, show: &mut impl FnMut(Sight)) -> Option<End> {
+    fn judge(&mut self, look: Box<Look>, show: &mut impl FnMut(Sight)) -> Option<End> {
         if let Some(whereabouts) = look.whereabouts {
             show(Sight::At(whereabouts));
+        }
+        if !look.log.is_empty() {
+            show(Sight::Log(look.log));
         }
         match look.heard {
             Ok(Heard::Answer(result)) => Some(End::Answer(result)),
@@ -229,7 +240,7 @@ fn start_looker(mut looker: Looker, events: SyncSender<Event>) -> SyncSender<()>
     let (asking, asked) = sync_channel(1);
     thread::spawn(move || {
         while asked.recv().is_ok() {
-            if events.send(Event::Looked(looker.look())).is_err() {
+            if events.send(Event::Looked(Box::new(looker.look()))).is_err() {
                 return;
             }
         }

@@ -112,7 +112,7 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) wait: bool,
     /// With --wait: show the log as it comes
-    #[arg(long, requires = "wait")]
+    #[arg(long, requires = "wait", conflicts_with = "json")]
     pub(crate) follow: bool,
     /// With --wait: print the text as it is where standard output is no terminal
     #[arg(long, requires = "wait")]

@@ -6,6 +6,7 @@
 
 mod args;
 mod document;
+mod follow;
 mod peer;
 mod send;
 mod task;

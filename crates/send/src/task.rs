@@ -26,7 +26,6 @@ pub(crate) fn refuse_what_is_not_there(cli: &Cli) -> Result<(), Report> {
         (!cli.attach.is_empty(), "--attach"),
         (!cli.accept.is_empty(), "--accept"),
         (cli.to == "auto", "--to auto"),
-        (cli.follow, "--follow"),
     ];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, option)) => Err(Report::new(Exit::Usage, format!("{option} is not in this release"))

@@ -142,11 +142,10 @@ fn a_task_is_on_the_share_when_the_command_ends() {
 #[test]
 fn what_cannot_be_sent_is_refused_and_leaves_nothing() {
     let node = Node::new();
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 11] = [
         &["--request", ""],
         &["--request", "x", "--attach", "f"],
         &["--request", "x", "--accept", "tests"],
-        &["--request", "x", "--wait", "--follow"],
         &["--request", "x", "--timeout", "0s"],
         &["--request", "x", "--timeout", "25h"],
         &["--request", "x", "--max-attempts", "11"],

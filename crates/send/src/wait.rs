@@ -12,6 +12,7 @@ use dispatch_node::waiting::{self, End, Interest, Sight, Whereabouts};
 
 use crate::args::Cli;
 use crate::document::Document;
+use crate::follow::{Follow, Printed};
 use crate::send::Sent;
 
 /// Longest line of progress.
@@ -20,13 +21,20 @@ const LINE_CHARS_MAX: usize = 78;
 /// Waits for the result of what was sent.
 pub(crate) fn wait(cli: &Cli, sent: &Sent) -> Result<Exit, Report> {
     let mut line = Line::of(cli);
+    let mut log = Follow::of(cli);
+    let interest = if cli.follow { Interest::Log } else { line.interest() };
     if !cli.common.quiet && cli.common.form() == Form::Text {
         tell(&format!("sent {}", sent.record.id));
     }
-    let end = waiting::wait(&Arc::clone(&sent.desk), sent.record.clone(), line.interest(), |sight| {
-        line.show(&sight);
+    let end = waiting::wait(&Arc::clone(&sent.desk), sent.record.clone(), interest, |sight| match &sight {
+        Sight::Log(bytes) => log.show(bytes),
+        Sight::At(_) | Sight::NoShare(_) | Sight::Disbelief(_) => line.show(&sight),
     });
     line.clear();
+    finish(cli, sent, end, log.end())
+}
+
+fn finish(cli: &Cli, sent: &Sent, end: End, log: Printed) -> Result<Exit, Report> {
     let (id, now) = (sent.record.id, clock::now());
     let document = Document::of(sent);
     match end {
@@ -37,7 +45,7 @@ pub(crate) fn wait(cli: &Cli, sent: &Sent) -> Result<Exit, Report> {
             }
             let exit = waiting::exit_of(status);
             match cli.common.form() {
-                Form::Text => print_answer(cli, result.payload(), exit),
+                Form::Text => print_answer(cli, result.payload(), exit, log),
                 Form::Json => say(&document.answered(status, result.bytes()).to_json()).map(|()| exit),
             }
         }
@@ -79,14 +87,12 @@ fn ended(cli: &Cli, document: &Document, report: impl FnOnce() -> Report) -> Res
     }
 }
 
-fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit) -> Result<Exit, Report> {
-    let text = result.final_text.as_deref().or(result.output_tail.as_deref()).unwrap_or_default();
-    let as_it_is = cli.raw && !io::stdout().is_terminal();
-    let mut text = if as_it_is { text.to_owned() } else { visible(text, Breaks::Keep) };
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Result<Exit, Report> {
+    match log {
+        // What was followed holds the text already.
+        Printed::Something => {}
+        Printed::Nothing => print_text(cli, result)?,
     }
-    say_raw(text.as_bytes())?;
     if exit == Exit::Done {
         return Ok(exit);
     }
@@ -96,6 +102,16 @@ fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit) -> Result<Exit, Repo
         None => Report::new(exit, what).help(format!("dispatchctl show {} says more", result.task)),
     }
     .about(result.task))
+}
+
+fn print_text(cli: &Cli, result: &TaskResult) -> Result<(), Report> {
+    let text = result.final_text.as_deref().or(result.output_tail.as_deref()).unwrap_or_default();
+    let as_it_is = cli.raw && !io::stdout().is_terminal();
+    let mut text = if as_it_is { text.to_owned() } else { visible(text, Breaks::Keep) };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    say_raw(text.as_bytes())
 }
 
 /// The one line that shows where the task is, on a terminal.
@@ -179,6 +195,8 @@ fn words(sight: &Sight) -> String {
             Whereabouts::Unseen => "on its way".to_owned(),
         },
         Sight::NoShare(why) => format!("the share cannot be looked at: {why}"),
+        // It is printed by its own hand.
+        Sight::Log(_) => String::new(),
         Sight::Disbelief(code) => {
             format!("something that does not verify lies at the result's place: {code}")
         }

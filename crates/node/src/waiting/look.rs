@@ -18,6 +18,9 @@ use crate::outgoing::{Heard, OutgoingError, Record};
 /// How often the same bytes are put back while somebody waits (protocol section 4).
 const PUT_BACK_MS: i64 = MINUTE_MS;
 
+/// Most of a log that one look brings.
+const LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Where a task is, as far as the share shows it. It is a hint: only the answer is verified against what was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whereabouts {
@@ -47,6 +50,8 @@ pub enum Whereabouts {
 pub(super) struct Look {
     pub(super) heard: Result<Heard, OutgoingError>,
     pub(super) whereabouts: Option<Whereabouts>,
+    /// What the log has more than at the look before.
+    pub(super) log: Vec<u8>,
     /// The time for an answer is over, and this look went everywhere.
     pub(super) last: bool,
 }
@@ -64,11 +69,12 @@ pub(super) struct Looker {
     interest: Interest,
     strategy: Strategy,
     published: Timestamp,
+    log_seen: u64,
 }
 
 impl Looker {
     pub(super) fn new(desk: Arc<Desk>, record: Record, interest: Interest, strategy: Strategy) -> Looker {
-        Looker { desk, record, interest, strategy, published: clock::now() }
+        Looker { desk, record, interest, strategy, published: clock::now(), log_seen: 0 }
     }
 
     pub(super) fn look(&mut self) -> Look {
@@ -80,9 +86,25 @@ impl Looker {
         }
         let whereabouts = match self.interest {
             Interest::Whereabouts if waiting => self.whereabouts().ok(),
-            Interest::Whereabouts | Interest::AnswerOnly => None,
+            Interest::Whereabouts | Interest::Log | Interest::AnswerOnly => None,
         };
-        Look { heard, whereabouts, last }
+        // After the answer was looked for: the log is complete before its result is published.
+        let log = match self.interest {
+            Interest::Log => self.more_log(),
+            Interest::Whereabouts | Interest::AnswerOnly => Vec::new(),
+        };
+        Look { heard, whereabouts, log, last }
+    }
+
+    /// What the mirrored log has more than before. Losing it loses nothing that anybody relies on.
+    fn more_log(&mut self) -> Vec<u8> {
+        let file = File::log(&self.desk.lane, self.record.id);
+        let Ok(part) = self.desk.share.read_part(&file, self.log_seen, LOG_BYTES_MAX) else {
+            return Vec::new();
+        };
+        let count = u64::try_from(part.bytes.len()).unwrap_or(0);
+        self.log_seen = self.log_seen.saturating_add(count);
+        part.bytes
     }
 
     fn hear(&self) -> Result<Heard, OutgoingError> {

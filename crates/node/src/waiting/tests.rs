@@ -100,6 +100,27 @@ fn what_is_not_the_answer_to_this_task_is_shown_and_waited_out() {
 }
 
 #[test]
+fn a_followed_log_is_shown_whole_before_the_answer_ends_it() {
+    let (_dir, desk, record) = desk();
+    let log = File::log(&desk.lane, record.id);
+    desk.share.mirror(&log).unwrap().write_all(b"one ").unwrap();
+    let (other, id, bytes) = (Arc::clone(&desk), record.id, answer(&desk, &record, record.task_sha256));
+    let mut seen = Vec::new();
+    let end = wait(&desk, record, Interest::Log, |sight| {
+        if let Sight::Log(more) = sight {
+            if seen.is_empty() {
+                other.share.mirror(&log).unwrap().write_all(b"two").unwrap();
+                let result = File::result(&other.lane, id);
+                assert_eq!(other.share.publish_once(&result, &bytes).unwrap(), Published::Created);
+            }
+            seen.extend(more);
+        }
+    });
+    assert!(matches!(end, End::Answer(_)));
+    assert_eq!(seen, b"one two");
+}
+
+#[test]
 fn when_the_time_is_over_the_archive_is_looked_at_once_and_then_it_ends() {
     let (_dir, desk, record) = desk();
     let over = Record { answer_by: clock::now().plus_ms(-1), ..record.clone() };
