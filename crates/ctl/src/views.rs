@@ -14,12 +14,6 @@ pub(crate) fn line(text: &str, chars_max: usize) -> String {
     cut(&visible(text, Breaks::Show), chars_max)
 }
 
-/// The first line of a request that is not blank.
-pub(crate) fn first_line(request: &str, chars_max: usize) -> String {
-    let first = request.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line(first.trim(), chars_max)
-}
-
 /// When a task was made: a version-7 id holds it. The beginning of time for others.
 pub(crate) fn made_at(id: TaskId) -> Timestamp {
     let (seconds, nanos) = id.uuid().get_timestamp().map_or((0, 0), |stamp| stamp.to_unix());
@@ -83,7 +77,6 @@ pub(crate) fn received(row: &TaskRow) -> Value {
         "published_at": row.published_at.map(|at| at.to_string()),
         "wait_reason": row.wait_reason,
         "stop": row.stop.as_ref().map(|stop| json!({"why": stop.why, "by": stop.by, "at": stop.at.to_string()})),
-        "first_line": row.first_line,
         "labels": serde_json::from_str::<Value>(&row.labels).unwrap_or(Value::Null),
     })
 }
@@ -110,6 +103,5 @@ pub(crate) fn sent(sent: &SentTask, now: Timestamp) -> Value {
         "expires": record.expires.to_string(),
         "answer_by": record.answer_by.to_string(),
         "profile": task.as_ref().map(|task| task.profile.to_string()),
-        "first_line": task.as_ref().map(|task| first_line(&task.request, 200)),
     })
 }

@@ -1,6 +1,6 @@
 //! How a command ends because of an error of the floors below: the share's, the ledger's, the job directory's.
 
-use dispatch_ledger::LedgerError;
+use dispatch_ledger as ledger;
 use dispatch_spool::{ErrorKind, Op, ShareError, Unreachable};
 
 use crate::clock::NoBootId;
@@ -97,61 +97,61 @@ impl Explain for Unreachable {
     }
 }
 
-impl Explain for LedgerError {
+impl Explain for ledger::LedgerError {
     fn exit(&self) -> Exit {
         match self {
-            LedgerError::Sql { .. } if self.is_busy() => Exit::TryLater,
-            LedgerError::File { .. } | LedgerError::Sql { .. } => Exit::LocalIo,
-            LedgerError::Absent { .. }
-            | LedgerError::Present { .. }
-            | LedgerError::NotALedger { .. }
-            | LedgerError::Newer { .. }
-            | LedgerError::Older { .. }
-            | LedgerError::NotWhole { .. }
-            | LedgerError::Corrupt { .. } => Exit::Config,
-            LedgerError::Fenced { .. } => Exit::AnotherWatcher,
-            LedgerError::UnknownTask { .. } => Exit::NoSuchTask,
-            LedgerError::KnownTask { .. }
-            | LedgerError::UnknownAttempt { .. }
-            | LedgerError::UnknownReservation { .. }
-            | LedgerError::UnknownBoot { .. }
-            | LedgerError::Illegal { .. }
-            | LedgerError::IllegalAttempt { .. }
-            | LedgerError::NotLeasable { .. }
-            | LedgerError::Entry { .. }
-            | LedgerError::Amount { .. } => Exit::Bug,
+            ledger::LedgerError::Sql { .. } if self.is_busy() => Exit::TryLater,
+            ledger::LedgerError::File { .. } | ledger::LedgerError::Sql { .. } => Exit::LocalIo,
+            ledger::LedgerError::Absent { .. }
+            | ledger::LedgerError::Present { .. }
+            | ledger::LedgerError::NotALedger { .. }
+            | ledger::LedgerError::Newer { .. }
+            | ledger::LedgerError::Older { .. }
+            | ledger::LedgerError::NotWhole { .. }
+            | ledger::LedgerError::Corrupt { .. } => Exit::Config,
+            ledger::LedgerError::Fenced { .. } => Exit::AnotherWatcher,
+            ledger::LedgerError::UnknownTask { .. } => Exit::NoSuchTask,
+            ledger::LedgerError::KnownTask { .. }
+            | ledger::LedgerError::UnknownAttempt { .. }
+            | ledger::LedgerError::UnknownReservation { .. }
+            | ledger::LedgerError::UnknownBoot { .. }
+            | ledger::LedgerError::Illegal { .. }
+            | ledger::LedgerError::IllegalAttempt { .. }
+            | ledger::LedgerError::NotLeasable { .. }
+            | ledger::LedgerError::Entry { .. }
+            | ledger::LedgerError::Amount { .. } => Exit::Bug,
         }
     }
 
     fn help(&self) -> Option<String> {
         match self {
-            LedgerError::Absent { .. } => Some(
+            ledger::LedgerError::Absent { .. } => Some(
                 "put the ledger back where it was; if it is lost: dispatchctl init --new-ledger".to_owned(),
             ),
-            LedgerError::NotWhole { .. } => Some(
+            ledger::LedgerError::NotWhole { .. } => Some(
                 "repeat the command that was making or mending it: dispatchctl init --new-ledger, or dispatchctl recover --accept-rollback REASON"
                     .to_owned(),
             ),
-            LedgerError::Corrupt { .. } | LedgerError::NotALedger { .. } => Some(
+            ledger::LedgerError::Corrupt { .. } | ledger::LedgerError::NotALedger { .. } => Some(
                 "put back a good copy and run dispatchctl recover --accept-rollback REASON, or move the file away and run dispatchctl init --new-ledger"
                     .to_owned(),
             ),
-            LedgerError::Newer { .. } => Some("use the newer release that wrote it".to_owned()),
-            LedgerError::Older { .. } => Some("start the watcher of this release once: it brings the ledger up to date".to_owned()),
-            LedgerError::File { .. }
-            | LedgerError::Sql { .. }
-            | LedgerError::Present { .. }
-            | LedgerError::Fenced { .. }
-            | LedgerError::UnknownTask { .. }
-            | LedgerError::KnownTask { .. }
-            | LedgerError::UnknownAttempt { .. }
-            | LedgerError::UnknownReservation { .. }
-            | LedgerError::UnknownBoot { .. }
-            | LedgerError::Illegal { .. }
-            | LedgerError::IllegalAttempt { .. }
-            | LedgerError::NotLeasable { .. }
-            | LedgerError::Entry { .. }
-            | LedgerError::Amount { .. } => None,
+            ledger::LedgerError::Newer { .. } => Some("use the newer release that wrote it".to_owned()),
+            ledger::LedgerError::Older { .. } => Some("start the watcher of this release once: it brings the ledger up to date".to_owned()),
+            ledger::LedgerError::File { .. }
+            | ledger::LedgerError::Sql { .. }
+            | ledger::LedgerError::Present { .. }
+            | ledger::LedgerError::Fenced { .. }
+            | ledger::LedgerError::UnknownTask { .. }
+            | ledger::LedgerError::KnownTask { .. }
+            | ledger::LedgerError::UnknownAttempt { .. }
+            | ledger::LedgerError::UnknownReservation { .. }
+            | ledger::LedgerError::UnknownBoot { .. }
+            | ledger::LedgerError::Illegal { .. }
+            | ledger::LedgerError::IllegalAttempt { .. }
+            | ledger::LedgerError::NotLeasable { .. }
+            | ledger::LedgerError::Entry { .. }
+            | ledger::LedgerError::Amount { .. } => None,
         }
     }
 }

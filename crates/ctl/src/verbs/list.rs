@@ -20,7 +20,7 @@ const EXAMPLES: &str = "  dispatchctl list
   dispatchctl list --state awaiting_approval
   dispatchctl list --status error --since 2h --json";
 
-/// List the tasks that this node received and sent, newest first
+/// List the tasks that this node received and sent, newest first; what they ask for is shown by `show`
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help(EXAMPLES))]
 pub(crate) struct Args {
@@ -91,8 +91,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
     for (_, entry) in &entries {
         context.say_json(&view(entry, now))?;
     }
-    let mut rows =
-        vec![["ID", "FROM", "TO", "STATE", "AGE", "PROFILE", "REQUEST"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["ID", "FROM", "TO", "STATE", "AGE", "PROFILE"].map(str::to_owned).to_vec()];
     rows.extend(entries.iter().map(|(at, entry)| row(entry, &config, now.since_ms(*at), now)));
     if entries.is_empty() {
         context.tell("no tasks");
@@ -145,8 +144,7 @@ fn row(entry: &Entry, config: &Config, age_ms: i64, now: Timestamp) -> Vec<Strin
             config.node.to_string(),
             views::standing(row),
             age,
-            views::line(&row.profile, 16),
-            views::line(&row.first_line, 60),
+            views::line(&row.profile, 32),
         ],
         Entry::Sent(sent) => {
             let task = sent.record.task().ok();
@@ -156,8 +154,7 @@ fn row(entry: &Entry, config: &Config, age_ms: i64, now: Timestamp) -> Vec<Strin
                 sent.outgoing.lane().to.to_string(),
                 views::sent_standing(&sent.record, now).to_owned(),
                 age,
-                task.as_ref().map(|task| task.profile.to_string()).unwrap_or_default(),
-                task.map(|task| views::first_line(&task.request, 60)).unwrap_or_default(),
+                task.map(|task| task.profile.to_string()).unwrap_or_default(),
             ]
         }
     }
