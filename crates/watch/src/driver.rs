@@ -7,12 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::heartbeat::NodeState;
-use dispatch_core::protocol::names::TaskId;
+use dispatch_core::protocol::names::{Lane, TaskId};
 use dispatch_ledger::{Ledger, LedgerError};
 use dispatch_node::config::{Config, Strategy as Wanted};
 use dispatch_node::ids;
 use dispatch_node::notify_systemd::ServiceManager;
-use dispatch_node::report::{Exit, Report};
+use dispatch_node::report::{Exit, Report, one_line};
 use dispatch_node::state::{Acquired, WatchLock};
 use dispatch_spool::hint::{Hints, Strategy, strategy_for};
 use dispatch_spool::layout::{Area, Dir};
@@ -29,6 +29,9 @@ use crate::owning::{self, OwnError};
 use crate::wake::{Wake, Wakes, ring};
 use crate::workers::Workers;
 
+/// The strategies that this release has, as heartbeats name them.
+const INOTIFY: &str = "inotify";
+const POLL: &str = "poll";
 /// A share operation that takes longer makes the share unreachable.
 const SHARE_DEADLINE: Duration = Duration::from_secs(10);
 /// Looks while inotify rings: what it misses costs so long, no more.
@@ -58,16 +61,16 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
     home.boot = owning::own(share.as_ref(), &home, &mut ledger, &lock).map_err(not_owner)?;
     let wakes = Wakes::new();
     listen_to_signals(&wakes)?;
-    let (strategy, hints) = watch(&home.config, share.as_ref(), wakes.sender());
+    let ears = watch(&home.config, share.as_ref(), wakes.sender());
     let workers = Workers::new(share, wakes.sender(), SHARE_DEADLINE);
     let mut node = Node::new(home, ledger, workers, executor()?);
     node.only = only;
-    node.strategy = strategy;
+    node.strategy = ears.strategy;
     let polled = node.home.config.watch.poll.unwrap_or(TICK_POLLED);
-    node.poll = if hints.is_some() { TICK_RUNG } else { polled };
+    node.poll = if ears.ring() { TICK_RUNG } else { polled };
     node.read_own_heartbeat().map_err(ledger_failed)?;
-    tracing::info!(node = %node.home.node, boot = node.home.boot, strategy, "watching");
-    let mut looping = Loop { node, wakes, service, hints, once: args.once, ready: false, cared: None };
+    tracing::info!(node = %node.home.node, boot = node.home.boot, strategy = ears.strategy, "watching");
+    let mut looping = Loop { node, wakes, service, _ears: ears, once: args.once, ready: false, cared: None };
     let ended = looping.run();
     drop(looping.service.stopping());
     drop(lock);
@@ -171,46 +174,61 @@ fn listen_to_signals(wakes: &Wakes) -> Result<(), Report> {
         .map_err(|error| Report::of(Exit::LocalIo, &error).while_doing("cannot start a thread"))
 }
 
-/// Watches the directories that matter, where the kernel tells of every change.
-fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> (&'static str, Option<Hints>) {
-    let local = match config.watch.strategy {
-        Wanted::Poll => false,
-        Wanted::Inotify => true,
-        // A mount that can notify is polled until it does.
-        Wanted::SmbNotify => false,
-        Wanted::Auto => share.facts().is_ok_and(|facts| strategy_for(&facts) == Strategy::Inotify),
-    };
-    let Ok(mut hints) = Hints::new(move || ring(&sender, Wake::Hint)) else { return ("poll", None) };
-    // The door is on the node's own disk, whatever the share is on.
+/// How changes of the share make themselves heard.
+struct Ears {
+    strategy: &'static str,
+    /// Dropping them ends the watching.
+    hints: Option<Hints>,
+}
+
+impl Ears {
+    /// True when the kernel tells of every change of the share, so that the tick is only a safety net.
+    fn ring(&self) -> bool {
+        self.strategy == INOTIFY
+    }
+}
+
+/// Watches the directories that matter. The door is on the node's own disk and rings always; the share rings only where
+/// every change passes through this kernel.
+fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> Ears {
+    let polled = |hints| Ears { strategy: POLL, hints };
+    let Ok(mut hints) = Hints::new(move || ring(&sender, Wake::Hint)) else { return polled(None) };
     for dir in [config.state.requests(), config.state.path().to_owned()] {
         if let Err(error) = hints.watch(&dir) {
-            tracing::warn!(%error, "cannot watch; the tick looks instead");
+            tracing::warn!(error = %one_line(&error), "cannot watch; the tick looks instead");
         }
     }
-    if !local {
-        return ("poll", Some(hints).filter(|_| false));
+    let is_local = match config.watch.strategy {
+        // A mount that could notify is polled in this release.
+        Wanted::Poll | Wanted::SmbNotify => false,
+        Wanted::Inotify => true,
+        Wanted::Auto => share.facts().is_ok_and(|facts| strategy_for(&facts) == Strategy::Inotify),
+    };
+    if !is_local {
+        return polled(Some(hints));
     }
     let mut dirs = vec![Dir::Root];
     for peer in config.peers.keys() {
-        let lane = dispatch_core::protocol::names::Lane::new(peer.clone(), config.node.clone());
+        let lane = Lane::new(peer.clone(), config.node.clone());
         dirs.extend(
             [Area::Top, Area::Inbox, Area::Control, Area::PendingAck].map(|area| Dir::lane(&lane, area)),
         );
     }
     for dir in &dirs {
         if let Err(error) = hints.watch_dir(&config.root, dir) {
-            tracing::warn!(%error, "cannot watch; the tick looks instead");
-            return ("poll", None);
+            tracing::warn!(error = %one_line(&error), "cannot watch; the tick looks instead");
+            return polled(Some(hints));
         }
     }
-    ("inotify", Some(hints))
+    Ears { strategy: INOTIFY, hints: Some(hints) }
 }
 
 struct Loop {
     node: Node,
     wakes: Wakes,
     service: ServiceManager,
-    hints: Option<Hints>,
+    /// Kept for as long as the loop runs.
+    _ears: Ears,
     once: bool,
     ready: bool,
     cared: Option<Instant>,
