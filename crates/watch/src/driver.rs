@@ -26,6 +26,7 @@ use crate::attempts::Care;
 use crate::home::Home;
 use crate::node::{Leave, Node, Reach};
 use crate::owning::{self, OwnError};
+use crate::voice::Voice;
 use crate::wake::{Wake, Wakes, ring};
 use crate::workers::Workers;
 
@@ -70,7 +71,16 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
     node.poll = if ears.ring() { TICK_RUNG } else { polled };
     node.read_own_heartbeat().map_err(ledger_failed)?;
     tracing::info!(node = %node.home.node, boot = node.home.boot, strategy = ears.strategy, "watching");
-    let mut looping = Loop { node, wakes, service, _ears: ears, once: args.once, ready: false, cared: None };
+    let mut looping = Loop {
+        node,
+        wakes,
+        service,
+        _ears: ears,
+        once: args.once,
+        ready: false,
+        cared: None,
+        voice: Voice::default(),
+    };
     let ended = looping.run();
     drop(looping.service.stopping());
     drop(lock);
@@ -232,6 +242,7 @@ struct Loop {
     once: bool,
     ready: bool,
     cared: Option<Instant>,
+    voice: Voice,
 }
 
 impl Loop {
@@ -305,6 +316,7 @@ impl Loop {
     }
 
     fn after_pass(&mut self) {
+        self.voice.say_changes(&self.node);
         if self.node.reload_wanted {
             self.node.reload_wanted = false;
             self.node.reload();

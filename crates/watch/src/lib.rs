@@ -27,6 +27,7 @@ mod running;
 mod taking;
 mod terms;
 mod tripping;
+mod voice;
 mod wake;
 mod workers;
 
