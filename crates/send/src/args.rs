@@ -24,9 +24,6 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
 #[command(name = "dispatch-send", version, after_help = dispatch_node::report::after_help(EXAMPLES))]
 #[command(group = ArgGroup::new("what").required(true).args(["request", "file", "stdin"]))]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) common: Common,
-
     /// The node that is to run it
     #[arg(long, value_name = "NODE")]
     pub(crate) to: String,
@@ -117,6 +114,10 @@ pub(crate) struct Cli {
     /// With --wait: print the text as it is where standard output is no terminal
     #[arg(long, requires = "wait")]
     pub(crate) raw: bool,
+
+    // Last: its heading would take in what follows it.
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 fn node(text: &str) -> Result<NodeName, String> {
