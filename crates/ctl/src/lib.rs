@@ -4,8 +4,11 @@
 //! share like anybody's message. Only `init` and `recover` write the ledger themselves, under `watch.lock`.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod beats;
 mod context;
 mod named;
+mod sender;
 mod table;
 mod takeover;
 mod verbs;
@@ -37,9 +40,20 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(verbs::init::Args),
+    Status(verbs::status::Args),
     List(verbs::list::Args),
+    Show(verbs::show::Args),
+    Wait(verbs::wait::Args),
+    Result(verbs::result::Args),
+    Logs(verbs::logs::Args),
+    Cancel(verbs::cancel::Args),
+    Resend(verbs::resend::Args),
+    Kill(verbs::kill::KillArgs),
+    Resume(verbs::kill::ResumeArgs),
     Drain(verbs::door::DrainArgs),
     Undrain(verbs::door::UndrainArgs),
+    Verify(verbs::verify::Args),
+    Audit(verbs::audit::Args),
     Recover(verbs::recover::Args),
     Config(verbs::config::Args),
     Policy(verbs::policy::Args),
@@ -60,9 +74,20 @@ pub fn main() -> ExitCode {
         let context = Context::new(cli.common);
         match cli.verb {
             Verb::Init(args) => verbs::init::run(&args, &context),
+            Verb::Status(args) => verbs::status::run(&args, &context),
             Verb::List(args) => verbs::list::run(&args, &context),
+            Verb::Show(args) => verbs::show::run(&args, &context),
+            Verb::Wait(args) => verbs::wait::run(&args, &context),
+            Verb::Result(args) => verbs::result::run(&args, &context),
+            Verb::Logs(args) => verbs::logs::run(&args, &context),
+            Verb::Cancel(args) => verbs::cancel::run(&args, &context),
+            Verb::Resend(args) => verbs::resend::run(&args, &context),
+            Verb::Kill(args) => verbs::kill::kill(&args, &context),
+            Verb::Resume(args) => verbs::kill::resume(&args, &context),
             Verb::Drain(args) => verbs::door::drain(&args, &context),
             Verb::Undrain(args) => verbs::door::undrain(&args, &context),
+            Verb::Verify(args) => verbs::verify::run(&args, &context),
+            Verb::Audit(args) => verbs::audit::run(&args, &context),
             Verb::Recover(args) => verbs::recover::run(&args, &context),
             Verb::Config(args) => verbs::config::run(&args, &context),
             Verb::Policy(args) => verbs::policy::run(&args),

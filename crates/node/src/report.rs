@@ -209,6 +209,17 @@ impl Report {
         self
     }
 
+    /// What and why on one line, for a word beside other results.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        let mut line = visible(&self.what, Breaks::Show);
+        for why in &self.why {
+            line.push_str(": ");
+            line.push_str(&visible(why, Breaks::Show));
+        }
+        line
+    }
+
     /// How the process ends.
     #[must_use]
     pub const fn exit(&self) -> Exit {

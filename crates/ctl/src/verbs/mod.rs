@@ -1,9 +1,19 @@
 //! One file per verb.
 
+pub(crate) mod audit;
+pub(crate) mod cancel;
 pub(crate) mod config;
 pub(crate) mod door;
 pub(crate) mod init;
+pub(crate) mod kill;
 pub(crate) mod list;
+pub(crate) mod logs;
 pub(crate) mod pages;
 pub(crate) mod policy;
 pub(crate) mod recover;
+pub(crate) mod resend;
+pub(crate) mod result;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod verify;
+pub(crate) mod wait;

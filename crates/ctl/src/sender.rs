@@ -1,0 +1,58 @@
+//! What a verb does as the sender of a task: the desk of its lane, and the care that every command takes of what is kept
+//! or unanswered where no watcher does.
+
+use dispatch_core::protocol::names::Lane;
+use dispatch_node::config::Config;
+use dispatch_node::desk::Desk;
+use dispatch_node::outgoing::Outgoing;
+use dispatch_node::report::Report;
+use dispatch_node::state::{Watched, watched};
+use dispatch_spool::{RootLook, RootSeen};
+
+use crate::context::Context;
+
+/// The desk of a lane that begins here, with a share that is there.
+pub(crate) fn desk(config: &Config, lane: &Lane) -> Result<Desk, Report> {
+    let desk = Desk::open(config, &lane.to)?;
+    reachable(&desk)?;
+    Ok(desk)
+}
+
+/// What a look at the root and the lane found.
+pub(crate) fn reachable(desk: &Desk) -> Result<RootSeen, Report> {
+    match desk.look() {
+        RootLook::Reachable(seen) => Ok(seen),
+        RootLook::Unreachable(why) => Err(why.into()),
+    }
+}
+
+/// Where no watcher holds this state directory: sends what is kept, puts back what is unanswered, and says what has become
+/// so. What fails is said too, and keeps nobody from what he asked for.
+pub(crate) fn care(config: &Config, context: &Context) {
+    if let Err(report) = try_care(config, context) {
+        context.tell(&format!("what is kept here could not be looked after: {}", report.one_line()));
+    }
+}
+
+fn try_care(config: &Config, context: &Context) -> Result<(), Report> {
+    if watched(&config.state)? == Watched::Held {
+        return Ok(());
+    }
+    for lane in Outgoing::lanes(&config.state)? {
+        if lane.from != config.node || config.peer(&lane.to).is_none() {
+            continue;
+        }
+        let desk = desk(config, &lane)?;
+        let done = desk.outgoing.upkeep(&desk.mail())?;
+        for id in done.flushed.published {
+            context.tell(&format!("sent {id}, which was kept from before"));
+        }
+        for id in done.unanswered {
+            context.tell(&format!("unanswered: no result of {id} came in time"));
+        }
+        if let Some((id, why)) = done.flushed.stuck {
+            context.tell(&format!("{id} stays kept: {}", Report::from(why).one_line()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! `dispatchctl verify`: what a file on the share is, who sealed it, and what this node would make of it. Nothing is changed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use dispatch_core::protocol::accept::{
+    Me, Place, Refusal, TaskRules, TaskVerdict, Verdict, Waiting, accept_boot, accept_control,
+    accept_decision, accept_heartbeat, accept_progress, accept_task, accept_terms,
+};
+use dispatch_core::protocol::approvers::Approvers;
+use dispatch_core::protocol::believe::{Belief, believe};
+use dispatch_core::protocol::keys::{KeyRing, LaneRing};
+use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
+use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
+use dispatch_core::protocol::payload::Kind;
+use dispatch_core::protocol::seal::RawEnvelope;
+use dispatch_ledger::{ReadLedger, TaskKey};
+use dispatch_node::clock;
+use dispatch_node::config::Config;
+use dispatch_node::files::read_limited;
+use dispatch_node::keys::{Keys, approvers_text};
+use dispatch_node::outgoing::Outgoing;
+use dispatch_node::report::{Exit, Report, after_help};
+use dispatch_node::term::{Breaks, visible};
+use dispatch_spool::layout::LaneFile;
+use dispatch_spool::{Area, Dir, File, Name};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::named;
+
+const EXAMPLES: &str = "  dispatchctl verify /mnt/shared/dispatch/devbox-to-gpubox/inbox/*.json
+  dispatchctl verify done/01a1f89c-fb83-734b-96bb-78a1dacaf1ff.result.json";
+
+/// Say what files on the share are, who sealed them, and whether this node would take them
+#[derive(Debug, clap::Args)]
+#[command(after_help = after_help(EXAMPLES))]
+pub(crate) struct Args {
+    /// The files, below the share
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// What came of a file.
+struct Finding {
+    what: String,
+    keyids: Vec<String>,
+    /// `None`: this node would take or believe it.
+    refused: Option<(String, String)>,
+}
+
+pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
+    let config = context.config()?;
+    let judge = Judge::of(&config)?;
+    let mut exit = Exit::Done;
+    for path in &args.files {
+        let finding = judge.judge(path)?;
+        if finding.refused.is_some() {
+            exit = Exit::DoesNotVerify;
+        }
+        context.say_json(&json!({
+            "file": path,
+            "what": finding.what,
+            "keyids": finding.keyids,
+            "verified": finding.refused.is_none(),
+            "code": finding.refused.as_ref().map(|(code, _)| code),
+            "text": finding.refused.as_ref().map(|(_, text)| text),
+        }))?;
+        let verdict =
+            finding.refused.map_or_else(|| "verifies".to_owned(), |(code, text)| format!("{code}: {text}"));
+        let keys = if finding.keyids.is_empty() {
+            String::new()
+        } else {
+            format!(" (key {})", finding.keyids.join(", "))
+        };
+        context
+            .say(&visible(&format!("{}: {}{keys}: {verdict}", path.display(), finding.what), Breaks::Show))?;
+    }
+    Ok(exit)
+}
+
+/// Everything this node knows that a judgement rests on.
+struct Judge<'a> {
+    config: &'a Config,
+    keys: Keys,
+    approvers: Approvers,
+    ledger: Option<ReadLedger>,
+}
+
+impl<'a> Judge<'a> {
+    fn of(config: &'a Config) -> Result<Judge<'a>, Report> {
+        Ok(Judge {
+            config,
+            keys: Keys::load(config)?,
+            approvers: Approvers::parse(&approvers_text(config)?),
+            ledger: named::ledger(config)?,
+        })
+    }
+
+    fn me(&self) -> Me<'_> {
+        Me { cluster: self.config.cluster, node: &self.config.node, now: clock::now() }
+    }
+
+    fn judge(&self, path: &Path) -> Result<Finding, Report> {
+        let Some(file) = self.place(path) else {
+            return Ok(Finding {
+                what: "no file of the protocol".to_owned(),
+                keyids: Vec::new(),
+                refused: Some((
+                    "unknown_name".to_owned(),
+                    "its place and name say nothing about what it should be".to_owned(),
+                )),
+            });
+        };
+        let limit = u64::try_from(ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
+        let bytes = match read_limited(path, limit) {
+            Ok(bytes) => bytes,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Err(error.into()),
+            Err(error) => {
+                let code = if error.source.kind() == std::io::ErrorKind::FileTooLarge {
+                    "too_large"
+                } else {
+                    "not_a_regular_file"
+                };
+                return Ok(Finding {
+                    what: "a file that is not read".to_owned(),
+                    keyids: Vec::new(),
+                    refused: Some((code.to_owned(), error.source.to_string())),
+                });
+            }
+        };
+        self.by_kind(&file, &bytes)
+    }
+
+    /// Where a path is on the share, by its last parts; the file itself need not be below the root.
+    fn place(&self, path: &Path) -> Option<File> {
+        let absolute = std::path::absolute(path).ok()?;
+        let parts: Vec<&OsStr> = absolute.components().map(std::path::Component::as_os_str).collect();
+        let (name, above) = parts.split_last()?;
+        let text = |at: usize| {
+            above.len().checked_sub(at).and_then(|at| above.get(at)).and_then(|part| part.to_str())
+        };
+        let lane = |at: usize| text(at).and_then(|text| Lane::parse(text).ok());
+        let dir = match text(1)? {
+            "heartbeats" => Dir::Heartbeats,
+            "inbox" => Dir::lane(&lane(2)?, Area::Inbox),
+            "control" => Dir::lane(&lane(2)?, Area::Control),
+            "pending-ack" => Dir::lane(&lane(2)?, Area::PendingAck),
+            "processing" => Dir::lane(&lane(2)?, Area::Processing),
+            "done" => Dir::lane(&lane(2)?, Area::Done),
+            _ if text(2) == Some("archive") => Dir::lane(&lane(4)?, Area::Done),
+            _ => return None,
+        };
+        match dir.name(name) {
+            Some(Name::File(file)) => Some(file),
+            Some(Name::Dir(_)) | None => None,
+        }
+    }
+
+    fn by_kind(&self, file: &File, bytes: &[u8]) -> Result<Finding, Report> {
+        let (what, kind, refused) = match file {
+            File::Heartbeat(node) => {
+                let verdict = accept_heartbeat(bytes, node, &self.me(), &self.rings(node), None);
+                (format!("heartbeat of {node}"), Kind::Heartbeat, refusal(verdict))
+            }
+            File::Boot(node, boot) => {
+                let verdict = accept_boot(bytes, node, *boot, &self.me(), &self.rings(node));
+                (format!("boot record {boot} of {node}"), Kind::Boot, refusal(verdict))
+            }
+            File::Lane(lane, of) => return self.in_lane(lane, of, bytes),
+            File::Cluster
+            | File::Killswitch
+            | File::AuditCopy(_)
+            | File::Metrics(_)
+            | File::Evidence { .. }
+            | File::Tmp(_) => ("a file that nobody seals".to_owned(), Kind::Task, None),
+        };
+        Ok(finding(what, kind, bytes, refused))
+    }
+
+    fn in_lane(&self, lane: &Lane, of: &LaneFile, bytes: &[u8]) -> Result<Finding, Report> {
+        let me = self.me();
+        let ring = self.keys.lane(&self.config.node, lane);
+        let about = |what: &str, id: TaskId| format!("{what} {id} from {} to {}", lane.from, lane.to);
+        let (what, kind, refused) = match of {
+            LaneFile::Inbox(id) | LaneFile::Pending(id) | LaneFile::Processing(id) | LaneFile::Done(id) => {
+                let refused = self.task(lane, *id, of, bytes, &ring)?;
+                (about("task", *id), Kind::Task, refused)
+            }
+            LaneFile::Cancel(id) => {
+                let seen = self.seen(lane, *id)?;
+                let verdict = accept_control(bytes, Place { lane, id: *id }, &me, &ring, seen);
+                (about("cancel of", *id), Kind::Control, refusal(verdict))
+            }
+            LaneFile::Terms(id) => {
+                let waiting = self.waiting(lane, *id)?;
+                (
+                    about("terms of", *id),
+                    Kind::Terms,
+                    refusal(accept_terms(bytes, Place { lane, id: *id }, &me, &ring, waiting)),
+                )
+            }
+            LaneFile::Decision(id, key16) => {
+                let waiting = self.waiting(lane, *id)?;
+                let place = Place { lane, id: *id };
+                let verdict =
+                    accept_decision(bytes, place, &key16.to_string(), &me, &self.approvers, waiting);
+                (about("decision on", *id), Kind::Decision, refusal(verdict))
+            }
+            LaneFile::Progress(id) => {
+                let sent = self.sent(lane, *id)?.or(self.seen(lane, *id)?);
+                (
+                    about("progress of", *id),
+                    Kind::Progress,
+                    refusal(accept_progress(bytes, Place { lane, id: *id }, &me, &ring, sent)),
+                )
+            }
+            LaneFile::Result(id) => {
+                let sent = self.sent(lane, *id)?.or(self.seen(lane, *id)?);
+                let refused = match believe(bytes, Place { lane, id: *id }, &me, &ring, sent) {
+                    Belief::Believed(_) => None,
+                    Belief::NotBelieved(refusal) => Some(refusal),
+                };
+                (about("result of", *id), Kind::Result, refused)
+            }
+            LaneFile::Killswitch
+            | LaneFile::PendingSummary
+            | LaneFile::Tmp(_)
+            | LaneFile::Attachment(_)
+            | LaneFile::Log(_)
+            | LaneFile::ArchivedTask(..)
+            | LaneFile::ArchivedLog(..)
+            | LaneFile::ArchivedResult(..)
+            | LaneFile::Artifact(_)
+            | LaneFile::Evidence { .. } => {
+                return Ok(finding("a file that nobody seals".to_owned(), Kind::Task, bytes, None));
+            }
+        };
+        Ok(finding(what, kind, bytes, refused))
+    }
+
+    /// A task that was taken already is judged as the copy it is; elsewhere than in the inbox that is as it should be.
+    fn task(
+        &self,
+        lane: &Lane,
+        id: TaskId,
+        of: &LaneFile,
+        bytes: &[u8],
+        ring: &LaneRing,
+    ) -> Result<Option<Refusal>, Report> {
+        let in_inbox = matches!(of, LaneFile::Inbox(_));
+        let seen = if in_inbox { self.seen(lane, id)? } else { None };
+        let meta = match &self.ledger {
+            Some(ledger) => Some(ledger.meta()?),
+            None => None,
+        };
+        let rules = TaskRules {
+            accept_after: meta.as_ref().and_then(|meta| meta.accept_after),
+            forgotten_until: meta.as_ref().and_then(|meta| meta.forgotten_until),
+            has_profile: &|name| self.config.profiles.contains_key(name),
+            has_workspace: &|name| self.config.workspaces.contains_key(name),
+            unsupported: &[],
+        };
+        Ok(match accept_task(bytes, Place { lane, id }, &self.me(), ring, seen, &rules) {
+            TaskVerdict::Accepted(_) => None,
+            // What was taken stays what it was; time and configuration have gone on since.
+            TaskVerdict::Refused(refused) if !in_inbox && refused.known.is_some() => None,
+            TaskVerdict::Refused(refused) => Some(refused.refusal),
+        })
+    }
+
+    fn rings(&self, node: &NodeName) -> Vec<&KeyRing> {
+        let own = *node == self.config.node;
+        self.keys.iter().filter(|(peer, _)| own || *peer == node).map(|(_, ring)| ring).collect()
+    }
+
+    /// The digest under which the ledger has a task.
+    fn seen(&self, lane: &Lane, id: TaskId) -> Result<Option<Digest>, Report> {
+        let key = TaskKey { from: lane.from.clone(), id };
+        Ok(match &self.ledger {
+            Some(ledger) if lane.to == self.config.node => ledger.task(&key)?.map(|row| row.digest),
+            Some(_) | None => None,
+        })
+    }
+
+    /// The digest in this node's own sent record.
+    fn sent(&self, lane: &Lane, id: TaskId) -> Result<Option<Digest>, Report> {
+        let record = Outgoing::at(&self.config.state, lane).record(id)?;
+        Ok(record.map(|record| record.task_sha256))
+    }
+
+    fn waiting(&self, lane: &Lane, id: TaskId) -> Result<Waiting, Report> {
+        let key = TaskKey { from: lane.from.clone(), id };
+        let row = match &self.ledger {
+            Some(ledger) if lane.to == self.config.node => ledger.task(&key)?,
+            Some(_) | None => None,
+        };
+        Ok(match row {
+            None => self
+                .sent(lane, id)?
+                .map_or(Waiting::Unseen, |task_sha256| Waiting::Waits { task_sha256, terms_sha256: None }),
+            Some(row) if row.state == dispatch_core::policy::lifecycle::TaskState::AwaitingApproval => {
+                Waiting::Waits { task_sha256: row.digest, terms_sha256: row.terms_sha256 }
+            }
+            Some(_) => Waiting::NotWaiting,
+        })
+    }
+}
+
+fn refusal<T>(verdict: Verdict<T>) -> Option<Refusal> {
+    match verdict {
+        Verdict::Accepted(_) => None,
+        Verdict::Refused(refusal) => Some(refusal),
+    }
+}
+
+fn finding(what: String, kind: Kind, bytes: &[u8], refused: Option<Refusal>) -> Finding {
+    let keyids = RawEnvelope::read(kind, bytes).map_or_else(
+        |_| Vec::new(),
+        |envelope| envelope.unverified_signatures().iter().map(|signature| signature.keyid.clone()).collect(),
+    );
+    let refused = refused.map(|refusal| {
+        let detail =
+            refusal.detail.as_ref().and_then(|detail| detail.as_error()).map(|error| format!(" ({error})"));
+        (refusal.code.as_str().to_owned(), format!("{}{}", refusal.code.text(), detail.unwrap_or_default()))
+    });
+    Finding { what, keyids, refused }
+}
