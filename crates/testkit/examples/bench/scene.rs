@@ -1,0 +1,196 @@
+//! Two nodes on one share: `a` sends, `b` runs a program that only notes when it began.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dispatch_testkit::cluster::names;
+use dispatch_testkit::{Bins, Cluster, Watcher};
+
+use crate::Plan;
+use crate::measure::{Floor, Samples, cpu_ms, monotonic_ns, ms, resident_mb};
+use crate::table;
+
+/// Between two single tasks: the node is idle again.
+const PAUSE: Duration = Duration::from_millis(30);
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The nodes and where things lie.
+pub struct Scene {
+    cluster: Cluster,
+    agent: PathBuf,
+    /// Where the agent leaves its notes.
+    notes: PathBuf,
+    /// Sealed tasks that wait for their turn, oldest first.
+    held: Vec<PathBuf>,
+    a: Option<Watcher>,
+    b: Option<Watcher>,
+}
+
+impl Scene {
+    /// Sets both nodes up; node `a` is watched, `b` is not yet.
+    #[must_use]
+    pub fn new(bins: &Path, agent: &Path) -> Self {
+        let cluster = Cluster::new(&Bins::in_dir(bins));
+        let notes = cluster.outside().join("notes");
+        fs::create_dir(&notes).unwrap();
+        fs::create_dir(cluster.outside().join("held")).unwrap();
+        cluster.b().configure(&format!(
+            "[exec]\nmax_parallel = 8\n[limits]\nmax_queued = 5000\n\
+             [profile.default]\nagent = \"command\"\nargv = [\"{}\", \"{}\"]\nbilling = \"free\"\n",
+            agent.display(),
+            notes.display()
+        ));
+        let a = Some(cluster.a().watch());
+        Self { cluster, agent: agent.to_path_buf(), notes, held: Vec::new(), a, b: None }
+    }
+
+    /// The directory everything happens in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.notes.parent().unwrap()
+    }
+
+    fn floor(&self) -> Floor {
+        Floor::new(self.dir(), &self.agent)
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.cluster.lane("a", "b").join("inbox")
+    }
+
+    fn send_command(&self, words: &[&str]) -> Command {
+        let mut command = self.cluster.a().command("dispatch-send");
+        command.args(["--to", "b", "--quiet", "--force", "--request", "note the time"]).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Seals what the other measurements need, and measures the command itself while nobody takes the tasks.
+    pub fn send(&mut self, plan: &Plan) {
+        let (mut floor, mut samples) = (self.floor(), Samples::default());
+        for _ in 0..plan.singles {
+            floor.sample();
+            let start = Instant::now();
+            assert!(self.send_command(&[]).status().unwrap().success());
+            samples.push(ms(start.elapsed()));
+        }
+        for _ in 0..plan.backlog * plan.drains {
+            assert!(self.send_command(&[]).status().unwrap().success());
+        }
+        let held = self.dir().join("held");
+        for name in names(&self.inbox()) {
+            fs::rename(self.inbox().join(&name), held.join(&name)).unwrap();
+            self.held.push(held.join(&name));
+        }
+        self.held.reverse();
+        table::floor(&floor);
+        table::samples("`dispatch-send`, wall", &samples, &floor, "≤ 4 ms");
+    }
+
+    /// From the moment a task appears in the inbox of an idle node to the first instruction of its agent.
+    pub fn single(&mut self, plan: &Plan) {
+        self.b = Some(self.cluster.b().watch());
+        thread::sleep(Duration::from_secs(1));
+        let (mut floor, mut samples) = (self.floor(), Samples::default());
+        for _ in 0..plan.singles {
+            floor.sample();
+            let file = self.held.pop().unwrap();
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            let id = name.trim_end_matches(".json").to_owned();
+            let result = self.cluster.lane("a", "b").join(format!("done/{id}.result.json"));
+            let appears = monotonic_ns();
+            fs::rename(&file, self.inbox().join(&name)).unwrap();
+            wait_for("a result", || result.exists());
+            let began: u64 = fs::read_to_string(self.notes.join(&id)).unwrap().parse().unwrap();
+            samples.push((began - appears) as f64 / 1e6);
+            thread::sleep(PAUSE);
+        }
+        table::samples("task appears in the inbox → agent's first instruction", &samples, &floor, "≤ 6 ms");
+    }
+
+    /// The whole way there and back.
+    pub fn round_trips(&mut self, plan: &Plan) {
+        let (mut floor, mut samples) = (self.floor(), Samples::default());
+        for _ in 0..plan.singles / 3 {
+            floor.sample();
+            let start = Instant::now();
+            assert!(self.send_command(&["--wait"]).status().unwrap().success());
+            samples.push(ms(start.elapsed()));
+            thread::sleep(PAUSE);
+        }
+        table::samples("`dispatch-send --wait`, wall", &samples, &floor, "");
+    }
+
+    /// A backlog that lies in the inbox at once.
+    pub fn drain(&mut self, plan: &Plan) {
+        let (mut floor, mut rates) = (self.floor(), Samples::default());
+        let done = self.cluster.lane("a", "b").join("done");
+        let results = || names(&done).iter().filter(|name| name.ends_with(".result.json")).count();
+        for _ in 0..plan.drains {
+            (0..10).for_each(|_| floor.sample());
+            let all = results() + plan.backlog;
+            let start = Instant::now();
+            for _ in 0..plan.backlog {
+                let file = self.held.pop().unwrap();
+                fs::rename(&file, self.inbox().join(file.file_name().unwrap())).unwrap();
+            }
+            wait_slowly("all results", || results() >= all);
+            rates.push(plan.backlog as f64 / start.elapsed().as_secs_f64());
+            (0..10).for_each(|_| floor.sample());
+            thread::sleep(Duration::from_secs(1));
+        }
+        let (rate, lowest) = (rates.median(), rates.quantile(0.0));
+        table::row(
+            &format!("{} trivial tasks, 8 in parallel, from a backlog ({} runs)", plan.backlog, rates.len()),
+            &format!("{rate:.0} tasks/s"),
+            &format!("{lowest:.0} (lowest)"),
+            &format!("{:.1} per task", 1_000.0 / rate / floor.both()),
+            "≥ 150/s",
+        );
+    }
+
+    /// A watcher that has nothing to do, after everything before.
+    pub fn idle(&mut self, plan: &Plan) {
+        let pid = self.b.as_ref().unwrap().pid();
+        thread::sleep(Duration::from_secs(2));
+        let (before, start) = (cpu_ms(pid), Instant::now());
+        thread::sleep(Duration::from_secs(plan.idle_s));
+        let spent = cpu_ms(pid) - before;
+        let percent = spent / ms(start.elapsed()) * 100.0;
+        table::row(
+            &format!("watcher idle for {} s: processor time per minute", plan.idle_s),
+            &format!("{:.1} ms ({percent:.3} % of a core)", percent * 600.0),
+            "",
+            "",
+            "≤ 0.05 %",
+        );
+        table::row(
+            "watcher after all this: resident",
+            &format!("{:.1} MB", resident_mb(pid)),
+            "",
+            "",
+            "≤ 15 MB",
+        );
+        drop((self.a.take(), self.b.take()));
+    }
+}
+
+fn wait_for(what: &str, is_true: impl Fn() -> bool) {
+    wait(what, Duration::from_millis(2), is_true);
+}
+
+fn wait_slowly(what: &str, is_true: impl Fn() -> bool) {
+    wait(what, Duration::from_millis(20), is_true);
+}
+
+fn wait(what: &str, every: Duration, is_true: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come");
+        thread::sleep(every);
+    }
+}
