@@ -19,6 +19,8 @@ fn a_request_without_a_watcher_says_so() {
     lab.run("a", &["drain"]).refused(75, &["no watcher", "start it"]);
     lab.run("a", &["undrain", "--json"]).refused(75, &["\"code\":75"]);
     lab.run("a", &["drain", "--grace", "soon"]).refused(2, &["90s"]);
+    let left = std::fs::read_dir(lab.state_dir("a").join("requests")).unwrap().count();
+    assert_eq!(left, 0, "a request that nobody takes is not left behind");
 }
 
 #[test]

@@ -202,10 +202,10 @@ impl Report {
         self
     }
 
-    /// With this to do now.
+    /// With this to do now; an empty text is no help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Report {
-        self.help = Some(help.into());
+        self.help = Some(help.into()).filter(|help| !help.trim().is_empty());
         self
     }
 

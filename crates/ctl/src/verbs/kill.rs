@@ -26,6 +26,9 @@ use crate::named::ledger;
 /// From one look at the heartbeats to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How long a node may take to notice that a killswitch is gone.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// Trip the killswitch: nothing new starts, on all nodes, one node or one lane
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help("  dispatchctl kill \"something runs away\"\n  dispatchctl kill --now \"stop all agents\"\n  dispatchctl kill --node \"only here\""))]
@@ -315,8 +318,8 @@ fn still_stopped(
         for (node, position) in open {
             match beats.read_alive(&node)? {
                 Some(beat) if !beat.killswitch.tripped => {}
-                // Two beats later: the first may have been on its way when the file went.
-                Some(beat) if late || beat.position() > (position.0, position.1.saturating_add(1)) => {
+                // A beat may have been on its way when the file went; one that comes later knows.
+                Some(beat) if late || (started.elapsed() >= NOTICE && beat.position() > position) => {
                     stopped.insert(node);
                 }
                 Some(_) => next.push((node, position)),
