@@ -69,11 +69,107 @@ fn completions_and_man_pages_name_the_verbs() {
 #[test]
 fn every_verb_has_help_with_exit_codes() {
     let lab = Lab::bare();
-    for verb in ["init", "list", "drain", "undrain", "recover", "completions", "man"] {
+    for verb in [
+        "init",
+        "status",
+        "list",
+        "show",
+        "wait",
+        "result",
+        "logs",
+        "cancel",
+        "resend",
+        "kill",
+        "resume",
+        "drain",
+        "undrain",
+        "verify",
+        "recover",
+        "completions",
+        "man",
+    ] {
         let help = lab.run("a", &[verb, "--help"]).done().out;
         assert!(
             help.contains("Examples:") && help.contains("Exit codes:") && help.contains("--json"),
             "{verb}"
         );
     }
+}
+
+#[test]
+fn a_killswitch_is_set_in_its_three_places_and_removed_in_whatever_form() {
+    let lab = Lab::joined();
+    let lane = lab.share().join("a-to-b/KILLSWITCH");
+    let root = lab.share().join("KILLSWITCH");
+    let own = lab.state_dir("a").join("KILLSWITCH");
+    lab.run("a", &["kill", "--lane", "a-to-b", "only", "this", "lane"]).done();
+    assert_eq!(std::fs::read_to_string(&lane).unwrap(), "only this lane\n");
+    lab.run("a", &["kill", "--node", "kill"]).done();
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "reason: kill\n");
+    lab.run("a", &["kill", "first"]).done();
+    lab.run("a", &["kill", "second"]).done();
+    assert_eq!(std::fs::read_to_string(&root).unwrap(), "first\n");
+    lab.run("a", &["kill", "--now", "third"]).done();
+    assert_eq!(std::fs::read_to_string(&root).unwrap(), "kill\nthird\n");
+    std::fs::remove_file(&lane).unwrap();
+    std::fs::create_dir(&lane).unwrap();
+    let ended = lab.run("a", &["resume"]).done();
+    assert!(!lane.exists() && !root.exists() && !own.exists(), "{}", ended.out);
+    lab.run("a", &["kill", "--lane", "x-to-y", "no"]).refused(2, &["no end of a lane"]);
+    lab.run("a", &["kill"]).refused(2, &["REASON"]);
+}
+
+#[test]
+fn status_is_shown_although_the_share_is_away() {
+    let lab = Lab::joined();
+    lab.run("a", &["kill", "--node", "\u{1b}[31mred"]).done();
+    std::fs::rename(lab.share(), lab.dir.path().join("away")).unwrap();
+    let ended = lab.run("a", &["status"]).done();
+    assert!(ended.out.contains("unreachable") && ended.out.contains("no watcher"), "{}", ended.out);
+    assert!(ended.out.contains("\\x1b[31mred") && !ended.out.contains('\u{1b}'), "{}", ended.out);
+    let status: serde_json::Value =
+        serde_json::from_str(&lab.run("a", &["status", "--json"]).done().out).unwrap();
+    assert_eq!(status["share"]["reachable"], false);
+    assert_eq!(status["killswitch"]["present"][0]["place"], "node");
+    assert_eq!(status["budget"]["month"]["cap"], "0");
+}
+
+#[test]
+fn a_task_nobody_knows_is_named_as_such() {
+    let lab = Lab::joined();
+    for verb in ["show", "wait", "result", "logs", "cancel", "resend"] {
+        lab.run("a", &[verb, "ffffffff-0000"]).refused(66, &["no task here"]);
+        lab.run("a", &[verb, "xyz"]).refused(2, &["no task id"]);
+    }
+}
+
+#[test]
+fn files_of_the_share_are_judged_without_being_changed() {
+    let lab = Lab::joined();
+    let id = "01a1f89c-fb83-734b-96bb-78a1dacaf1ff";
+    let inbox = lab.share().join("a-to-b/inbox");
+    let file = inbox.join(format!("{id}.json"));
+    std::fs::write(&file, "{}").unwrap();
+    let shown = file.display().to_string();
+    let ended = lab.run("b", &["verify", &shown]);
+    assert!(ended.code == 65 && ended.out.contains("malformed"), "{}{}", ended.out, ended.err);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{}");
+    let ended = lab.run("b", &["verify", "/etc/passwd"]);
+    assert!(ended.code == 65 && ended.out.contains("no file of the protocol"), "{}", ended.out);
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+    let ended = lab.run("b", &["verify", &shown]);
+    assert!(ended.code == 65 && ended.out.contains("not_a_regular_file"), "{}", ended.out);
+    let gone = format!("/nonexistent/a-to-b/inbox/{id}.json");
+    lab.run("b", &["verify", &gone]).refused(74, &["/nonexistent"]);
+}
+
+#[test]
+fn a_fresh_chain_verifies_and_is_shown() {
+    let lab = Lab::joined();
+    let verified = lab.run("a", &["audit", "verify", "--json"]).done();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&verified.out).unwrap()["entries"], 1);
+    assert!(lab.run("a", &["audit", "show"]).done().out.contains("ledger_created"));
+    std::fs::remove_file(lab.state_dir("a").join("ledger.db")).unwrap();
+    lab.run("a", &["audit", "verify"]).refused(78, &["no ledger", "--new-ledger"]);
 }

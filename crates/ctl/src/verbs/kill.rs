@@ -13,9 +13,7 @@ use dispatch_node::durations;
 use dispatch_node::files::{FileError, replace_synced};
 use dispatch_node::report::{Exit, Report, after_help};
 use dispatch_node::state::{Watched, watched};
-use dispatch_spool::{
-    ErrorKind, Evidence, File, PosixShare, Published, Removed, SetAside, Share as _, TripMode, killswitch,
-};
+use dispatch_spool::{ErrorKind, File, PosixShare, Published, Removed, Share as _, TripMode, killswitch};
 use serde_json::json;
 
 use super::door::{ANSWER_WAIT, WhyArgs};
@@ -261,12 +259,13 @@ fn every_place(config: &Config) -> Vec<Place> {
 /// Removes a killswitch, in whatever form it stands there.
 fn lift(config: &Config, share: &PosixShare, place: &Place) -> Result<Removed, Report> {
     let Some(file) = place.file() else { return lift_local(config).map_err(Report::from) };
+    let path = config.root.join(file.path());
     match share.remove(&file) {
         Ok(removed) => Ok(removed),
-        // No file: a directory somebody made.
-        Err(_) => match share.set_aside(&file, Evidence::Unread)? {
-            SetAside::Moved { .. } => Ok(Removed::Removed),
-            SetAside::Absent => Ok(Removed::Absent),
+        // No file: a directory somebody made, which goes when it is empty.
+        Err(error) => match fs::remove_dir(&path) {
+            Ok(()) => Ok(Removed::Removed),
+            Err(_) => Err(Report::from(error).help(format!("remove it by hand: {}", path.display()))),
         },
     }
 }
