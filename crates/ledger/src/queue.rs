@@ -128,6 +128,26 @@ impl Reader {
         self.queued(i64::MAX)
     }
 
+    /// When the first task expires that was never started: what waits for a person or in the queue.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn next_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        let sql = "SELECT min(expires) AS at FROM tasks INDEXED BY tasks_open
+                   WHERE final_at IS NULL AND open_epoch IS NULL AND attempts_started = 0";
+        Ok(self.one("read the next expiry", sql, (), |row| get_opt(row, "at"))?.flatten())
+    }
+
+    /// When the first task in back-off may be leased again.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LedgerError> {
+        let sql = "SELECT min(not_before) AS at FROM tasks INDEXED BY tasks_open
+                   WHERE final_at IS NULL AND open_epoch IS NULL AND not_before > ?1";
+        Ok(self.one("read the end of a back-off", sql, [now.unix_ms()], |row| get_opt(row, "at"))?.flatten())
+    }
+
     /// Tasks that wait for a person, oldest first.
     ///
     /// # Errors

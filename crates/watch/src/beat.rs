@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::protocol::heartbeat::{Heartbeat, NodeState};
-use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{LedgerError, PeerRow};
+use dispatch_ledger::{LedgerError, PeerRow, TaskKey};
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::peers_json::{self, PeerSeen, Peers};
@@ -16,11 +15,21 @@ use dispatch_spool::layout::File;
 use dispatch_spool::share::{ErrorKind, Share, ShareError};
 
 use crate::beating::{self, Pulse};
+use crate::filing;
 use crate::home::Home;
 use crate::node::{Leave, Node, Reach};
 
 /// Lines of the audit copied at once.
 const AUDIT_LINES_MAX: usize = 5_000;
+
+/// How lines get into the copy of the audit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    /// The copy begins with them.
+    Anew,
+    /// They follow what is there.
+    Appended,
+}
 
 impl Node {
     /// True when the next heartbeat is due, by the clock or because what it says has changed.
@@ -28,18 +37,9 @@ impl Node {
         self.last_beat.is_none_or(|at| at.elapsed() >= self.home.config.watch.heartbeat)
     }
 
-    /// Before the first heartbeat replaces it: what my own last one showed may prove this ledger older (protocol section 7).
-    pub(crate) fn read_own_heartbeat(&mut self) -> Result<(), LedgerError> {
-        let file = File::Heartbeat(self.home.node.clone());
-        let limit = u64::try_from(SMALL_ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
-        let Ok(bytes) = self.workers.share().read(&file, limit) else { return Ok(()) };
-        let now = clock::now();
-        let Some(head) = beating::own_head(&self.home, &bytes, now) else { return Ok(()) };
-        if !beating::rolled_back(&self.ledger, head)? {
-            return Ok(());
-        }
-        let fence = self.fence();
-        self.ledger.write(fence, now, |tx| beating::remember_if_rolled_back(tx, head))
+    /// When the next heartbeat is due.
+    pub(crate) fn next_beat(&self) -> Option<Instant> {
+        self.last_beat.and_then(|at| at.checked_add(self.home.config.watch.heartbeat))
     }
 
     /// Writes the heartbeat when it is due.
@@ -65,7 +65,7 @@ impl Node {
         self.last_queued = beating::counts(&self.ledger)?.queued;
         let bytes = beating::make(&self.ledger, &self.home, &pulse)?;
         let file = File::Heartbeat(self.home.node.clone());
-        self.tell(move |share| share.replace(&file, &bytes));
+        self.tell(move |share| filing::replace_own(share, &file, &bytes));
         self.last_beat = Some(Instant::now());
         self.last_state = Some(shown);
         self.write_peers_json(now)?;
@@ -90,14 +90,14 @@ impl Node {
     fn copy_audit(&mut self) -> Result<(), Leave> {
         let lines = self.ledger.audit_lines(self.audit_copied, AUDIT_LINES_MAX)?;
         let Some(last) = lines.last() else { return Ok(()) };
-        let (first, copied) = (self.audit_copied == 0, last.n);
+        let (copy, copied) = (if self.audit_copied == 0 { Copy::Anew } else { Copy::Appended }, last.n);
         let mut text = String::new();
         for line in &lines {
             text.push_str(&line.line);
             text.push('\n');
         }
         let file = File::AuditCopy(self.home.node.clone());
-        self.tell(move |share| write_audit(share, &file, text.as_bytes(), first));
+        self.tell(move |share| write_audit(share, &file, text.as_bytes(), copy));
         self.audit_copied = copied;
         Ok(())
     }
@@ -111,13 +111,13 @@ impl Node {
                 Home::new(config, self.home.instance).map_err(|error| dispatch_node::report::one_line(&error))
             });
         match read {
-            Ok(home) if home.node == self.home.node && home.config.root == self.home.config.root => {
+            Ok(home) if is_same_node(&self.home, &home) => {
                 self.recheck_terms = true;
                 self.home = Home { boot: self.home.boot, clock_suspect: self.home.clock_suspect, ..home };
                 tracing::info!("configuration read again");
             }
             Ok(_) => tracing::error!(
-                "node or root changed: restart the watcher for that; the old configuration stays"
+                "node, cluster, root or state changed: restart the watcher for that; the old configuration stays"
             ),
             Err(error) => tracing::error!(%error, "bad configuration; the old one stays"),
         }
@@ -131,25 +131,38 @@ impl Node {
     /// How long until a task in back-off may be leased.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let now = clock::now();
-        let queue = self.ledger.whole_queue().ok()?;
-        let waits =
-            queue.iter().filter_map(|task| task.not_before).filter(|at| *at > now).map(|at| at.since_ms(now));
-        waits.min().and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+        let due = self.ledger.next_due(now).ok()??;
+        u64::try_from(due.since_ms(now)).ok().map(Duration::from_millis)
     }
 
     /// True when the ledger owes nothing that this watcher could do now.
     pub(crate) fn nothing_left(&self) -> Result<bool, LedgerError> {
+        let is_wanted = |key: &TaskKey| {
+            self.only.is_none_or(|only| only == key.id)
+                && self.home.peers.contains_key(&key.from)
+                && !self.stopped.stops(&key.from)
+                && !self.is_contained(key)
+        };
         let queue = self.ledger.whole_queue()?;
         let startable = !self.is_held_back()
-            && queue
-                .iter()
-                .any(|task| task.wait_reason.is_none() && self.only.is_none_or(|only| only == task.key.id));
+            && queue.iter().any(|task| task.wait_reason.is_none() && is_wanted(&task.key));
+        let unfiled = self.ledger.unfiled(usize::MAX)?;
+        let unpublished = self.ledger.unpublished(usize::MAX)?;
+        // What came from a node that is no peer any more cannot be moved, and waits for nobody.
+        let moves = unfiled.iter().chain(&unpublished).any(|row| self.home.peers.contains_key(&row.key.from));
         Ok(!startable
+            && !moves
             && self.ledger.open_attempts()?.is_empty()
-            && self.ledger.unfiled(1)?.is_empty()
-            && self.ledger.unpublished(1)?.is_empty()
             && self.node_state()? != NodeState::EnteringMaintenance)
     }
+}
+
+/// What a running watcher cannot change: its ledger, its lock and its job directories are bound to all of it.
+fn is_same_node(now: &Home, then: &Home) -> bool {
+    now.node == then.node
+        && now.cluster == then.cluster
+        && now.config.root == then.config.root
+        && now.config.state.path() == then.config.state.path()
 }
 
 fn never_seen() -> PeerSeen {
@@ -177,14 +190,14 @@ fn seen(row: &PeerRow, now: Timestamp) -> PeerSeen {
     }
 }
 
-fn write_audit(share: &dyn Share, file: &File, text: &[u8], anew: bool) -> Result<(), ShareError> {
-    if anew {
-        return share.replace(file, text);
+fn write_audit(share: &dyn Share, file: &File, text: &[u8], copy: Copy) -> Result<Vec<File>, ShareError> {
+    if copy == Copy::Anew {
+        return filing::replace_own(share, file, text);
     }
     match share.append_own(file, text) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Vec::new()),
         // Gone: the next start writes it anew from the ledger.
-        Err(error) if error.kind == ErrorKind::Absent => Ok(()),
+        Err(error) if error.kind == ErrorKind::Absent => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }

@@ -13,6 +13,7 @@ use dispatch_ledger::{LedgerError, TaskRow, Tx};
 use dispatch_node::config::{Peer, Profile};
 
 use crate::home::Home;
+use crate::pass::stored_task;
 
 /// Whose windows are asked.
 struct Asked<'a> {
@@ -57,15 +58,8 @@ fn paid_work(tx: &Tx<'_>, home: &Home) -> Result<PaidWork, LedgerError> {
     })
 }
 
-/// Everything about a fresh task: step 10 of acceptance.
-pub(crate) fn look(
-    tx: &Tx<'_>,
-    home: &Home,
-    task: &Task,
-    profile: &Profile,
-    peer: &Peer,
-) -> Result<Admission, LedgerError> {
-    let lineage = task.lineage.as_ref().map_or_else(
+fn lineage_of(task: &Task) -> Lineage {
+    task.lineage.as_ref().map_or_else(
         || Lineage::of_root(task.id),
         |lineage| Lineage {
             root: lineage.root,
@@ -74,7 +68,18 @@ pub(crate) fn look(
             fanout_left: i64::from(lineage.fanout_left),
             budget_usd: lineage.budget_usd,
         },
-    );
+    )
+}
+
+/// Everything about a fresh task: step 10 of acceptance.
+pub(crate) fn look(
+    tx: &Tx<'_>,
+    home: &Home,
+    task: &Task,
+    profile: &Profile,
+    peer: &Peer,
+) -> Result<Admission, LedgerError> {
+    let lineage = lineage_of(task);
     let proposal = Proposal {
         id: task.id,
         lineage,
@@ -120,5 +125,18 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
         overshoot_usd: if row.billing == Billing::Metered { overshoot } else { None },
     };
     let asked = Asked { sender: &row.key.from, run: row.run.as_deref(), root: row.root };
-    Ok(admit(&proposal, &view(tx, home, &asked)?, Look::Budget))
+    let view = view(tx, home, &asked)?;
+    let answer = admit(&proposal, &view, Look::Budget);
+    if !matches!(answer, Admission::Queue { reservation: Some(_), .. }) {
+        return Ok(answer);
+    }
+    // The sender's own bound for this branch of the tree holds for every attempt, not for the first look alone. It only
+    // makes the answer stricter, so it is read when there is something to lose.
+    let stored = tx.envelope(&row.key)?.and_then(|envelope| stored_task(&envelope));
+    Ok(match stored.map(|task| lineage_of(&task)) {
+        Some(lineage) if lineage.budget_usd.is_some() => {
+            admit(&Proposal { lineage, ..proposal }, &view, Look::Budget)
+        }
+        Some(_) | None => answer,
+    })
 }

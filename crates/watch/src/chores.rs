@@ -168,12 +168,19 @@ impl Node {
         if let Err(error) = done {
             tracing::debug!(error = %dispatch_node::report::one_line(&error), "a chore failed; it is done again");
         }
-        self.chores.news.push(news);
+        if !news.missing.is_empty() || !news.upkeep.unanswered.is_empty() {
+            self.chores.news.push(news);
+        }
+    }
+
+    /// Keeps what a transaction that failed was to note.
+    pub(crate) fn chores_put_back(&mut self, news: Vec<News>) {
+        self.chores.news.splice(0..0, news);
     }
 
     /// True when rounds found something that the ledger must know.
     pub(crate) fn has_chore_news(&self) -> bool {
-        self.chores.news.iter().any(|news| !news.missing.is_empty() || !news.upkeep.unanswered.is_empty())
+        !self.chores.news.is_empty()
     }
 
     /// What the next transaction is to note.

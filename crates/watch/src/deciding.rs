@@ -4,7 +4,7 @@ use dispatch_core::explain;
 use dispatch_core::policy::lifecycle::{TaskEvent, TaskState};
 use dispatch_core::protocol::accept::{Me, Place, Verdict, Waiting, accept_control, accept_decision};
 use dispatch_core::protocol::approvers::Approvers;
-use dispatch_core::protocol::control::Control;
+use dispatch_core::protocol::control::{Control, ControlVerb};
 use dispatch_core::protocol::decision::{Decision, DecisionOutcome};
 use dispatch_core::protocol::names::{Digest, TaskId};
 use dispatch_core::protocol::reason::ReasonCode;
@@ -102,10 +102,10 @@ pub(crate) fn judge_control(
     })
 }
 
-/// Records a decision and, where it completes them, acts on all of them.
-pub(crate) fn decide(
+/// Records a decision. What follows from all that are recorded is [`act_on`]'s to say, after every file of the pass was
+/// read: a rejection beside the approval that completes the quorum ends the task.
+pub(crate) fn record(
     tx: &mut Tx<'_>,
-    home: &Home,
     key: &TaskKey,
     key16: Hex16,
     verified: &Verified<Decision>,
@@ -128,11 +128,15 @@ pub(crate) fn decide(
             "outcome": decision.outcome.as_str(), "decision_sha256": verified.digest().to_string(),
         })))?;
     }
-    let Some(row) = tx.task(key)? else { return Ok(()) };
-    if row.state != TaskState::AwaitingApproval {
-        return Ok(());
+    Ok(())
+}
+
+/// Does what the recorded decisions about a task come to: any rejection ends it, enough approvals let it through.
+pub(crate) fn act_on(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), LedgerError> {
+    match tx.task(key)? {
+        Some(row) if row.state == TaskState::AwaitingApproval => act(tx, home, &row),
+        Some(_) | None => Ok(()),
     }
-    act(tx, home, &row)
 }
 
 fn act(tx: &mut Tx<'_>, home: &Home, row: &TaskRow) -> Result<(), LedgerError> {
@@ -198,7 +202,30 @@ pub(crate) fn cancel_by_peer(
     if recorded == Recorded::New {
         tx.audit(&Entry::of("cancel").task(key).data(json!({"reason": control.reason})))?;
     }
-    cancel(tx, home, key, key.from.as_str(), &control.reason)
+    let epoch = cancel(tx, home, key, key.from.as_str(), &control.reason)?;
+    if tx.task(key)?.is_some() {
+        tx.mark_control_applied(key, ControlVerb::Cancel)?;
+    }
+    Ok(epoch)
+}
+
+/// The cancel that came before its task, if it still holds and means these very bytes (protocol section 5).
+pub(crate) fn early_cancel(
+    tx: &mut Tx<'_>,
+    key: &TaskKey,
+    digest: Digest,
+) -> Result<Option<NewControl>, LedgerError> {
+    let Some(row) = tx.control(key, ControlVerb::Cancel)? else { return Ok(None) };
+    let control = row.control;
+    if tx.now() >= control.expires {
+        return Ok(None);
+    }
+    if control.task_sha256 != digest {
+        tx.audit(&Entry::of("refused").task(key).code(ReasonCode::DigestMismatch.as_str()))?;
+        return Ok(None);
+    }
+    tx.mark_control_applied(key, ControlVerb::Cancel)?;
+    Ok(Some(control))
 }
 
 /// Cancels a task: what has not started ends, what runs is to be stopped. A final task stays as it is.
@@ -225,16 +252,11 @@ pub(crate) fn cancel(
 }
 
 /// Ends what waited for a decision past its time: silence is never consent.
-pub(crate) fn expire_waiting(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
-    for row in tx.waiting()? {
-        if tx.now() >= row.expires {
-            let why = reason(
-                "expired",
-                format!("nobody decided on it until {}", row.expires),
-                "send it again, and tell an approver: dispatch-ack lists what waits",
-            );
-            finish(tx, home, &row.key, &End::plain(Status::Expired, why))?;
-        }
-    }
-    Ok(())
+pub(crate) fn expire(tx: &mut Tx<'_>, home: &Home, row: &TaskRow) -> Result<(), LedgerError> {
+    let why = reason(
+        "expired",
+        format!("nobody decided on it until {}", row.expires),
+        "send it again, and tell an approver: dispatch-ack lists what waits",
+    );
+    finish(tx, home, &row.key, &End::plain(Status::Expired, why))
 }

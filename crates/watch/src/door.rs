@@ -3,9 +3,8 @@
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::time::SECOND_MS;
-use dispatch_ledger::{Drain, Entry, LedgerError, TaskKey, Tx};
+use dispatch_ledger::{Disposition, Drain, Entry, LedgerError, TaskKey, Tx};
 use dispatch_node::door::{Answer, Claimed, DoorError, Request, Verb};
-use dispatch_node::job::StopWhy;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -17,7 +16,6 @@ use crate::tripping::{self, Switches};
 #[derive(Default)]
 pub(crate) struct Asked {
     pub(crate) replies: Vec<(Uuid, Answer)>,
-    pub(crate) stops: Vec<(TaskKey, u64, StopWhy)>,
     pub(crate) reload: bool,
 }
 
@@ -35,15 +33,34 @@ pub(crate) fn apply(
             (None, Err(error)) => {
                 refused("malformed", &dispatch_node::report::one_line(error), "run the command again")
             }
-            (None, Ok(request)) => {
-                let answer = apply_one(tx, home, switches, request, &mut asked)?;
-                tx.answer_request(request.id, request.verb.as_str(), &write_reply(&answer))?;
-                answer
-            }
+            (None, Ok(request)) => apply_and_store(tx, home, switches, request, &mut asked)?,
         };
         asked.replies.push((claim.id, answer));
     }
     Ok(asked)
+}
+
+/// Applies one request with its reply, or nothing of it: a request that fails stops no other.
+fn apply_and_store(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    switches: &Switches,
+    request: &Request,
+    asked: &mut Asked,
+) -> Result<Answer, LedgerError> {
+    let applied = tx.contained(|tx| {
+        let answer = apply_one(tx, home, switches, request, asked)?;
+        tx.answer_request(request.id, request.verb.as_str(), &write_reply(&answer))?;
+        Ok(answer)
+    });
+    match applied {
+        Err(error) if error.disposition() == Disposition::Quarantine => {
+            let why = dispatch_node::report::one_line(&error);
+            tracing::error!(request = %request.id, error = %why, "a request could not be applied");
+            Ok(refused("failed", &why, "dispatchctl audit verify checks the ledger"))
+        }
+        other => other,
+    }
 }
 
 fn write_reply(answer: &Answer) -> String {
@@ -90,7 +107,7 @@ fn apply_one(
     match &request.verb {
         Verb::Cancel { from, task } => {
             let key = TaskKey { from: from.clone(), id: *task };
-            cancel(tx, home, &key, who, &request.reason, asked)
+            cancel(tx, home, &key, who, &request.reason)
         }
         Verb::Resume => Ok(match tripping::resume(tx, switches, who)? {
             Ok(0) => done("nothing was stopped"),
@@ -138,7 +155,6 @@ fn cancel(
     key: &TaskKey,
     who: &str,
     reason: &str,
-    asked: &mut Asked,
 ) -> Result<Answer, LedgerError> {
     let Some(row) = tx.task(key)? else {
         return Ok(refused(
@@ -152,10 +168,8 @@ fn cancel(
     }
     let stopped = deciding::cancel(tx, home, key, who, reason)?;
     Ok(match stopped {
-        Some(epoch) => {
-            asked.stops.push((key.clone(), epoch, StopWhy::Cancelled));
-            done("its agent is being stopped")
-        }
+        // Its `stop.json` follows from the recorded cancel, in this pass and in every one until the attempt is over.
+        Some(_) => done("its agent is being stopped"),
         None if row.state == TaskState::AwaitingApproval => done("cancelled before anybody decided"),
         None => done("cancelled before it started"),
     })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{Lane, TaskId};
-use dispatch_ledger::{Ledger, LedgerError};
+use dispatch_ledger::{Disposition, Ledger, LedgerError};
 use dispatch_node::config::{Config, Strategy as Wanted};
 use dispatch_node::ids;
 use dispatch_node::notify_systemd::ServiceManager;
@@ -43,6 +43,8 @@ const TICK_POLLED: Duration = Duration::from_secs(1);
 const TICK_ADOPTED: Duration = Duration::from_millis(200);
 /// A start is worth a look after so long.
 const LOOK_SOON: Duration = Duration::from_millis(250);
+/// A ledger that could not be used is left alone for so long.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// Executors past their deadlines are looked for this often.
 const CARE_EVERY: Duration = Duration::from_secs(10);
 
@@ -67,18 +69,17 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
     let mut node = Node::new(home, ledger, workers, executor()?);
     node.only = only;
     node.strategy = ears.strategy;
-    let polled = node.home.config.watch.poll.unwrap_or(TICK_POLLED);
-    node.poll = if ears.ring() { TICK_RUNG } else { polled };
-    node.read_own_heartbeat().map_err(ledger_failed)?;
+    node.poll = ears.tick(&node.home.config);
     tracing::info!(node = %node.home.node, boot = node.home.boot, strategy = ears.strategy, "watching");
     let mut looping = Loop {
         node,
         wakes,
         service,
-        _ears: ears,
+        ears,
         once: args.once,
         ready: false,
         cared: None,
+        paused_until: None,
         voice: Voice::default(),
     };
     let ended = looping.run();
@@ -117,18 +118,23 @@ fn lock(config: &Config) -> Result<WatchLock, Report> {
 }
 
 fn open_ledger(config: &Config) -> Result<Ledger, Report> {
-    Ledger::open(&config.state.ledger_db()).map_err(|error| {
-        let help = match &error {
-            LedgerError::Absent { .. } => {
-                "this node's ledger is gone: dispatchctl init --new-ledger makes one in its place"
-            }
-            LedgerError::NotWhole { .. } => {
-                "run the same dispatchctl init or recover again: it was interrupted"
-            }
-            _ => "keep the file, then: dispatchctl init --new-ledger",
-        };
-        Report::of(Exit::Config, &error).help(help)
-    })
+    let ledger = Ledger::open(&config.state.ledger_db()).map_err(|error| match &error {
+        LedgerError::Absent { .. } => Report::of(Exit::Config, &error)
+            .help("this node's ledger is gone: dispatchctl init --new-ledger makes one in its place"),
+        LedgerError::NotWhole { .. } => Report::of(Exit::Config, &error)
+            .help("run the same dispatchctl init or recover again: it was interrupted"),
+        LedgerError::File { .. } | LedgerError::Sql { .. } => Report::of(Exit::LocalIo, &error),
+        _ => Report::of(Exit::Config, &error).help("keep the file, then: dispatchctl init --new-ledger"),
+    })?;
+    let meta = ledger.meta().map_err(ledger_failed)?;
+    if meta.node == config.node && meta.cluster == config.cluster {
+        return Ok(ledger);
+    }
+    Err(Report::new(
+        Exit::Config,
+        format!("this ledger is that of node `{}` of cluster {}", meta.node, meta.cluster),
+    )
+    .help("every node has a state directory of its own: set state = in dispatch.toml"))
 }
 
 fn not_owner(error: OwnError) -> Report {
@@ -136,8 +142,9 @@ fn not_owner(error: OwnError) -> Report {
         OwnError::Owned { .. } | OwnError::Alive => Report::of(Exit::AnotherWatcher, &error).help(
             "stop the other watcher of this node; or, if it is gone for good, take ownership: dispatchctl recover --accept-rollback REASON",
         ),
-        OwnError::Share(_) => Report::of(Exit::ShareUnreachable, &error).help("mount the share, then start again"),
+        OwnError::Unreachable(_) | OwnError::Share(_) => Report::of(Exit::ShareUnreachable, &error).help("mount the share, then start again"),
         OwnError::NoKey => Report::of(Exit::Config, &error).help("dispatchctl init --peer NODE makes a key"),
+        OwnError::Ledger(ledger) if ledger.is_fenced() => Report::of(Exit::AnotherWatcher, &error),
         OwnError::Ledger(_) | OwnError::Lock(_) | OwnError::Machine(_) => Report::of(Exit::LocalIo, &error),
     }
 }
@@ -170,14 +177,15 @@ fn listen_to_signals(wakes: &Wakes) -> Result<(), Report> {
         .stack_size(256 * 1024)
         .spawn(move || {
             for signal in signals.forever() {
-                ring(
-                    &sender,
-                    match signal {
-                        SIGCHLD => Wake::Child,
-                        SIGHUP => Wake::Reload,
-                        _ => Wake::Leave,
-                    },
-                );
+                let wake = match signal {
+                    SIGCHLD => Wake::Child,
+                    SIGHUP => Wake::Reload,
+                    _ => Wake::Leave,
+                };
+                // However many hints wait, a signal waits behind them and is not dropped.
+                if sender.send(wake).is_err() {
+                    return;
+                }
             }
         })
         .map(drop)
@@ -194,7 +202,12 @@ struct Ears {
 impl Ears {
     /// True when the kernel tells of every change of the share, so that the tick is only a safety net.
     fn ring(&self) -> bool {
-        self.strategy == INOTIFY
+        self.strategy == INOTIFY && self.hints.is_some()
+    }
+
+    /// How often to look although nothing rings.
+    fn tick(&self, config: &Config) -> Duration {
+        if self.ring() { TICK_RUNG } else { config.watch.poll.unwrap_or(TICK_POLLED) }
     }
 }
 
@@ -238,10 +251,11 @@ struct Loop {
     wakes: Wakes,
     service: ServiceManager,
     /// Kept for as long as the loop runs.
-    _ears: Ears,
+    ears: Ears,
     once: bool,
     ready: bool,
     cared: Option<Instant>,
+    paused_until: Option<Instant>,
     voice: Voice,
 }
 
@@ -250,10 +264,12 @@ impl Loop {
         let mut next_tick = Instant::now();
         let mut wanted = true;
         loop {
-            if wanted && !self.node.is_looking() {
+            if wanted && !self.node.is_looking() && !self.is_paused() {
                 wanted = false;
-                self.node.start_round().map_err(leave)?;
                 next_tick = self.next_tick();
+                if let Err(error) = self.node.start_round() {
+                    self.go_on_or_leave(error)?;
+                }
             }
             let deadline = self.deadline(next_tick);
             let first = self.wakes.next(deadline);
@@ -263,17 +279,24 @@ impl Loop {
                 match now {
                     Wake::Hint | Wake::Child => wanted = true,
                     Wake::Leave => return Ok(Exit::Done),
-                    Wake::Reload => self.node.reload_wanted = true,
+                    Wake::Reload => {
+                        self.node.reload_wanted = true;
+                        wanted = true;
+                    }
                     Wake::Share(done) => complete |= self.node.answered(*done),
                 }
                 wake = self.wakes.try_next();
             }
-            wanted |= Instant::now() >= next_tick || self.node.has_moved();
+            wanted |= Instant::now() >= next_tick || self.node.has_moved() || self.node.again;
             if complete || self.node.round_is_late() {
                 let care = self.care();
-                self.node.pass(care).map_err(leave)?;
+                match self.node.pass(care) {
+                    Ok(()) => wanted |= self.node.again,
+                    Err(error) => self.go_on_or_leave(error)?,
+                }
                 self.after_pass();
-                wanted |= self.node.again;
+                // A back-off, a launch or an adoption of this pass may be due before the tick that it began with.
+                next_tick = next_tick.min(self.next_tick());
                 if self.once && self.is_done()? {
                     return self.once_exit();
                 }
@@ -296,10 +319,17 @@ impl Loop {
         if let Some(due) = self.node.next_due() {
             at = at.min(now.checked_add(due).unwrap_or(at));
         }
+        if let Some(beat) = self.node.next_beat().filter(|beat| *beat > now) {
+            at = at.min(beat);
+        }
         at
     }
 
     fn deadline(&self, next_tick: Instant) -> Instant {
+        if self.node.round_is_late() {
+            return Instant::now();
+        }
+        let next_tick = self.paused_until.map_or(next_tick, |until| next_tick.max(until));
         let watchdog = self.service.watchdog_every().and_then(|every| Instant::now().checked_add(every));
         [self.node.workers.next_deadline().filter(|_| self.node.is_looking()), watchdog]
             .into_iter()
@@ -320,11 +350,36 @@ impl Loop {
         if self.node.reload_wanted {
             self.node.reload_wanted = false;
             self.node.reload();
+            self.listen();
         }
         if !self.ready {
             self.ready = true;
             drop(self.service.ready("watching"));
         }
+    }
+
+    /// A ledger that is busy, or has no room on its disk, is tried again after a pause: what runs is supervised meanwhile.
+    /// Everything else ends this watcher.
+    fn go_on_or_leave(&mut self, error: Leave) -> Result<(), Report> {
+        match error {
+            Leave::Ledger(error) if error.disposition() == Disposition::Retry => {
+                tracing::error!(error = %one_line(&error), "the ledger cannot be used now; it is tried again");
+                self.paused_until = Instant::now().checked_add(LEDGER_PAUSE);
+                Ok(())
+            }
+            other => Err(leave(other)),
+        }
+    }
+
+    /// Watches what the configuration, as it was read again, says.
+    fn listen(&mut self) {
+        self.ears = watch(&self.node.home.config, self.node.workers.share(), self.wakes.sender());
+        self.node.strategy = self.ears.strategy;
+        self.node.poll = self.ears.tick(&self.node.home.config);
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn feed_watchdog(&self) {
@@ -338,8 +393,26 @@ impl Loop {
         if !self.node.is_quiet() || self.node.executors.len() > 0 {
             return Ok(false);
         }
-        let held = self.node.reach != Reach::Here || self.node.stopped.node.is_some();
+        if self.node.higher_since.is_some() {
+            // Whether another watcher owns this node is known in a few seconds.
+            return Ok(false);
+        }
+        let state = self.node.node_state().map_err(ledger_failed)?;
+        let held = self.node.reach != Reach::Here
+            || self.node.stopped.node.is_some()
+            || state == NodeState::Recovery;
         Ok(held || self.node.nothing_left().map_err(ledger_failed)?)
+    }
+
+    /// `--only`: the task it names was somewhere.
+    fn check_only(&self) -> Result<(), Report> {
+        let Some(id) = self.node.only else { return Ok(()) };
+        match self.node.ledger.tasks_named(&id.to_string(), 1).map_err(ledger_failed)?.is_empty() {
+            false => Ok(()),
+            true => Err(Report::new(Exit::NoSuchTask, format!("no task {id} has come")).help(
+                "it may have been refused: dispatchctl audit show; dispatchctl list shows what is here",
+            )),
+        }
     }
 
     fn once_exit(&self) -> Result<Exit, Report> {
@@ -352,6 +425,11 @@ impl Loop {
             return Err(Report::new(Exit::NotPermitted, format!("a killswitch stops this node: {why}"))
                 .help("dispatchctl status says which; dispatchctl resume goes on when it is gone"));
         }
+        if let Some(from) = self.node.stopped.lanes.keys().next() {
+            return Err(Report::new(Exit::NotPermitted, format!("a killswitch stops the lane from {from}"))
+                .help("dispatchctl status says which; dispatchctl resume goes on when it is gone"));
+        }
+        self.check_only()?;
         match self.node.node_state().map_err(ledger_failed)? {
             NodeState::Recovery => {
                 Err(Report::new(Exit::Config, "this ledger is older than what this node has shown its peers")

@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use dispatch_core::protocol::names::{Digest, Lane, TaskId};
+use dispatch_core::protocol::names::{Digest, Lane};
 use dispatch_ledger::{Filed, TaskKey};
-use dispatch_spool::layout::{File, LaneFile};
+use dispatch_spool::layout::File;
 use dispatch_spool::share::{ErrorKind, Evidence, Published, SetAside, Share, ShareError, Standing};
+
+/// How much is read of what stands at a name of ours: more than any message may have.
+const FOREIGN_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Whether bytes that stand at a name of ours are ours all the same: the same verified payload, sealed another day.
 pub(crate) type IsMine = Box<dyn Fn(&[u8]) -> WhatStands + Send>;
@@ -158,7 +161,7 @@ fn publish(
         Err(error) if squats(&error) => error,
         Err(error) => return Err(error),
     };
-    let standing = share.read(file, 2 * 1024 * 1024).ok();
+    let standing = share.read(file, FOREIGN_BYTES_MAX).ok();
     match standing.as_deref().map_or(WhatStands::Foreign, is_mine) {
         WhatStands::Mine => return Ok(()),
         WhatStands::MineButOther => {
@@ -190,6 +193,40 @@ fn replace(share: &dyn Share, file: &File, bytes: &[u8], alarms: &mut Vec<Alarm>
         }
         other => other,
     }
+}
+
+/// Replaces a file of this node outside any task; answers its name where somebody else's bytes stood in the way.
+pub(crate) fn replace_own(share: &dyn Share, file: &File, bytes: &[u8]) -> Result<Vec<File>, ShareError> {
+    let mut alarms = Vec::new();
+    replace(share, file, bytes, &mut alarms)?;
+    Ok(squatted(alarms))
+}
+
+/// Publishes a file of this node outside any task, unless it stands there; answers its name where somebody else's bytes
+/// did.
+pub(crate) fn keep_own(
+    share: &dyn Share,
+    file: &File,
+    bytes: &[u8],
+    is_mine: &dyn Fn(&[u8]) -> WhatStands,
+) -> Result<Vec<File>, ShareError> {
+    let standing = share.read(file, FOREIGN_BYTES_MAX).ok();
+    if standing.as_deref().map(is_mine) == Some(WhatStands::Mine) {
+        return Ok(Vec::new());
+    }
+    let mut alarms = Vec::new();
+    publish(share, file, bytes, is_mine, &mut alarms)?;
+    Ok(squatted(alarms))
+}
+
+fn squatted(alarms: Vec<Alarm>) -> Vec<File> {
+    alarms
+        .into_iter()
+        .filter_map(|alarm| match alarm {
+            Alarm::Squatted { file } => Some(file),
+            Alarm::ResultConflict => None,
+        })
+        .collect()
 }
 
 fn squats(error: &ShareError) -> bool {
@@ -247,13 +284,4 @@ fn leave_reason(share: &dyn Share, set_aside: &SetAside, code: &str) -> Result<(
 /// Removes files that said all they had to say: replayed copies, recorded decisions and controls.
 pub(crate) fn discard(share: &dyn Share, files: &[File]) -> Result<(), ShareError> {
     remove(share, files)
-}
-
-/// The tasks that a set of files is about.
-pub(crate) fn tasks_of(files: &[File]) -> Vec<TaskId> {
-    files
-        .iter()
-        .filter(|file| matches!(file, File::Lane(_, LaneFile::Inbox(_))))
-        .filter_map(File::task)
-        .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::limits::{ENVELOPE_BYTES_MAX, SMALL_ENVELOPE_BYTES_MAX};
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
@@ -21,6 +22,10 @@ pub(crate) const INBOX_NAMES_MAX: usize = 200_000;
 const NAMES_MAX: usize = 100_000;
 /// Bytes of tasks read in one pass (protocol section 4).
 const PASS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long reading one inbox goes on in one pass: a slow share is no hung one.
+const READING_MAX: Duration = Duration::from_secs(3);
+/// How many files are read beyond the room there is: as many as a pass refuses.
+const JUNK_MAX: usize = 100;
 /// Controls and decisions read in one pass; the rest come in the next.
 const SMALL_FILES_MAX: usize = 200;
 
@@ -41,7 +46,7 @@ pub(crate) struct Here {
     pub(crate) boots: Vec<(u64, Vec<u8>)>,
     /// Every number of a boot record of this node.
     pub(crate) boot_numbers: Vec<u64>,
-    /// Heartbeats of peers, where they were asked for.
+    /// Heartbeats, where they were asked for.
     pub(crate) heartbeats: Vec<(NodeName, Vec<u8>)>,
 }
 
@@ -54,7 +59,7 @@ pub(crate) struct RootAsk {
     pub(crate) lanes: Vec<Lane>,
     /// Boot records above this number are read.
     pub(crate) above_boot: u64,
-    /// Whose heartbeats to read.
+    /// Whose heartbeats to read. This node's own must not be missed where it is there: it is about to be replaced.
     pub(crate) heartbeats_of: Vec<NodeName>,
 }
 
@@ -88,18 +93,32 @@ fn beside_the_root(share: &dyn Share, ask: &RootAsk, switches: RootSeen) -> Resu
                 .map(|bytes| (*number, bytes))
         })
         .collect();
-    let heartbeats = ask
-        .heartbeats_of
-        .iter()
-        .filter(|node| beats.holds(&File::Heartbeat((*node).clone())))
-        .filter_map(|node| {
-            share
-                .read(&File::Heartbeat(node.clone()), SMALL_BYTES_MAX)
-                .ok()
-                .map(|bytes| (node.clone(), bytes))
-        })
-        .collect();
+    let mut heartbeats = Vec::new();
+    for node in &ask.heartbeats_of {
+        let file = File::Heartbeat(node.clone());
+        if !beats.holds(&file) {
+            continue;
+        }
+        match share.read(&file, SMALL_BYTES_MAX) {
+            Ok(bytes) => heartbeats.push((node.clone(), bytes)),
+            Err(error) if *node == ask.node && may_pass(&error) => return Err(error),
+            // Somebody's junk, or it is being replaced right now: the next look reads it.
+            Err(_) => {}
+        }
+    }
     Ok(Here { switches, boots, boot_numbers, heartbeats })
+}
+
+/// True for failures that say nothing about what stands there.
+fn may_pass(error: &ShareError) -> bool {
+    match error.kind {
+        ErrorKind::Denied | ErrorKind::Stale | ErrorKind::Unreachable | ErrorKind::Io => true,
+        ErrorKind::Absent
+        | ErrorKind::Conflict(_)
+        | ErrorKind::NoSpace
+        | ErrorKind::NotRegular(_)
+        | ErrorKind::TooLarge { .. } => false,
+    }
 }
 
 /// A file of the share that somebody else wrote.
@@ -121,11 +140,8 @@ pub(crate) enum What {
 /// One look at the lane that a peer sends on.
 #[derive(Debug)]
 pub(crate) struct LaneLook {
-    pub(crate) lane: Lane,
     /// New files of the inbox, read.
     pub(crate) inbox: Vec<Found>,
-    /// How many names the inbox holds.
-    pub(crate) inbox_names: usize,
     /// Whether the inbox was read to its end, and nothing of it was left for the next pass.
     pub(crate) rest: Rest,
     pub(crate) controls: Vec<Found>,
@@ -182,14 +198,7 @@ pub(crate) fn lane(share: &dyn Share, ask: &LaneAsk) -> Result<LaneLook, ShareEr
         .take(SMALL_FILES_MAX)
         .map(|(id, key16, file, kind)| (id, key16, found(share, file, kind, SMALL_BYTES_MAX)))
         .collect();
-    Ok(LaneLook {
-        lane: ask.lane.clone(),
-        inbox,
-        inbox_names: listing.entries.len(),
-        rest,
-        controls,
-        decisions,
-    })
+    Ok(LaneLook { inbox, rest, controls, decisions })
 }
 
 fn read_inbox(share: &dyn Share, ask: &LaneAsk, listing: &Listing) -> (Vec<Found>, Rest) {
@@ -205,19 +214,26 @@ fn read_inbox(share: &dyn Share, ask: &LaneAsk, listing: &Listing) -> (Vec<Found
     // Where the last pass ran out of budget this one goes on, so that junk at the front starves nobody.
     let start = ask.after.map_or(0, |after| names.partition_point(|(id, _, _)| *id <= after));
     names.rotate_left(start);
-    let (mut inbox, mut bytes, mut rest) = (Vec::new(), 0_u64, Rest::None);
-    for (_, file, kind) in names {
-        if inbox.len() >= ask.room {
+    // Junk takes no place, so a little more is read than there is room for; what is good beyond the room stays unseen.
+    let files_max = ask.room.saturating_add(JUNK_MAX).min(ask.files_max);
+    let began = Instant::now();
+    let (mut inbox, mut bytes, mut rest, mut last) = (Vec::new(), 0_u64, Rest::None, None);
+    for (id, file, kind) in names {
+        if ask.room == 0 {
             rest = Rest::NoRoom;
             break;
         }
-        if inbox.len() >= ask.files_max || bytes >= PASS_BYTES_MAX {
-            rest = Rest::Behind(inbox.last().and_then(|found: &Found| found.file.task()));
+        if inbox.len() >= files_max || bytes >= PASS_BYTES_MAX || began.elapsed() >= READING_MAX {
+            rest = Rest::Behind(last);
             break;
         }
+        last = Some(id);
         let found = found(share, file, kind, TASK_BYTES_MAX);
-        if let What::Bytes(read) = &found.what {
-            bytes = bytes.saturating_add(u64::try_from(read.len()).unwrap_or(u64::MAX));
+        match &found.what {
+            // It may be readable in the next pass; until then it is no reason to read less.
+            What::Unreadable => continue,
+            What::Bytes(read) => bytes = bytes.saturating_add(u64::try_from(read.len()).unwrap_or(u64::MAX)),
+            What::NotRegular | What::TooLarge => {}
         }
         inbox.push(found);
     }

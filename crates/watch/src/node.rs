@@ -1,6 +1,6 @@
 //! One pass: what was seen, what the ledger makes of it in one transaction, and what follows outside.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,13 @@ use dispatch_core::planner::stop::Latch;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
+use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{Fence, Filed, Ledger, LedgerError, TaskKey};
 use dispatch_node::clock;
 use dispatch_node::door::Door;
 use dispatch_spool::layout::File;
+use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
 use crate::beating::{self, Heard};
@@ -21,7 +23,7 @@ use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
 use crate::home::Home;
-use crate::look::{self, LaneAsk, LaneLook, Rest, RootAsk, RootLook};
+use crate::look::{self, Found, LaneAsk, LaneLook, Rest, RootAsk, RootLook};
 use crate::owning;
 use crate::pass::Seen;
 use crate::reply::Reply;
@@ -32,7 +34,7 @@ use crate::workers::{Done, Place, Workers};
 /// Tasks taken in one pass.
 const TAKEN_MAX: usize = 256;
 /// A task that could not be handled is left alone for so long.
-const CONTAINED_FOR: Duration = Duration::from_secs(30);
+pub(crate) const CONTAINED_FOR: Duration = Duration::from_secs(30);
 /// A higher boot record that stays this long ends this watcher.
 const SUPERSEDED_FOR: Duration = Duration::from_secs(10);
 
@@ -51,11 +53,19 @@ impl From<LedgerError> for Leave {
     }
 }
 
-/// What one round of looks brought.
-#[derive(Default)]
+/// A look at the root that is older than this says nothing about a killswitch: it is made again before the pass.
+const ROOT_FRESH: Duration = Duration::from_millis(250);
+/// A lane whose thread is busy with moves is looked at this often, and when they are done.
+const LOOK_BETWEEN_MOVES: Duration = Duration::from_millis(500);
+
+/// One round of looks: asked for together, and judged together by the pass that ends it.
 pub(crate) struct Round {
+    /// Which one it is: an answer to an older one is worth nothing.
+    number: u64,
+    ask: RootAsk,
     waiting: BTreeSet<Place>,
-    root: Option<RootLook>,
+    /// What the look at the root found, and when it was back.
+    root: Option<(RootLook, Instant)>,
     lanes: BTreeMap<NodeName, LaneLook>,
     failed: bool,
 }
@@ -81,6 +91,11 @@ pub(crate) struct Node {
     pub(crate) poll: Duration,
     pub(crate) door: Door,
     round: Option<Round>,
+    rounds: u64,
+    /// When each lane was asked about last.
+    looked: BTreeMap<NodeName, Instant>,
+    /// Lanes that the last round left out, because their thread was busy.
+    left_out: BTreeSet<NodeName>,
     /// Tasks whose files are on their way, by what is done with them.
     pub(crate) moving: BTreeSet<TaskKey>,
     /// Inbox names that are being removed or set aside.
@@ -96,7 +111,12 @@ pub(crate) struct Node {
     pub(crate) last_queued: u64,
     pub(crate) higher_since: Option<(u64, Instant)>,
     pub(crate) audit_copied: u64,
-    told: VecDeque<Instant>,
+    /// Names of this node, outside any task, that somebody else's bytes stood at.
+    pub(crate) squatted: Vec<File>,
+    /// Senders whose inbox was read to its end by the last look at it.
+    pub(crate) read_to_end: BTreeSet<NodeName>,
+    /// This boot's sealed record, as it is published again where it is missing.
+    record: Option<Vec<u8>>,
     pub(crate) chores: Chores,
     pub(crate) host_boot_id: String,
     /// The configuration may say something else than it did when tasks were accepted.
@@ -110,10 +130,31 @@ pub(crate) struct Node {
     pub(crate) flooded: BTreeSet<NodeName>,
 }
 
+/// What a look at the root tells.
+#[derive(Default)]
+struct RootNews {
+    switches: Switches,
+    heard: Vec<Heard>,
+    /// The head in this node's own heartbeat: it may be ahead of this very ledger (protocol section 7).
+    own_head: Option<AuditHead>,
+}
+
+/// What lies in the lanes, judged.
+type Read = (Vec<(NodeName, Judged)>, Vec<(NodeName, JudgedWord)>);
+
 /// A move that the share has done and the ledger does not know yet.
 pub(crate) enum Moved {
     Filed(TaskKey, Filed, Vec<Alarm>),
     Answered(TaskKey, Vec<Alarm>),
+}
+
+impl Moved {
+    /// The task whose files were moved.
+    pub(crate) const fn key(&self) -> &TaskKey {
+        match self {
+            Moved::Filed(key, _, _) | Moved::Answered(key, _) => key,
+        }
+    }
 }
 
 impl Node {
@@ -131,6 +172,9 @@ impl Node {
             strategy: "poll",
             poll: Duration::from_secs(1),
             round: None,
+            rounds: 0,
+            looked: BTreeMap::new(),
+            left_out: BTreeSet::new(),
             moving: BTreeSet::new(),
             clearing: BTreeMap::new(),
             moved: Vec::new(),
@@ -143,7 +187,9 @@ impl Node {
             last_queued: 0,
             higher_since: None,
             audit_copied: 0,
-            told: VecDeque::new(),
+            squatted: Vec::new(),
+            read_to_end: BTreeSet::new(),
+            record: None,
             chores: Chores::default(),
             host_boot_id: clock::host_boot_id().map(|id| id.to_string()).unwrap_or_default(),
             recheck_terms: true,
@@ -177,47 +223,71 @@ impl Node {
     /// Asks for a fresh look at everything; the pass comes when all have answered or their deadline is over.
     pub(crate) fn start_round(&mut self) -> Result<(), Leave> {
         self.again = false;
-        let mut round = Round::default();
+        self.rounds = self.rounds.saturating_add(1);
         let ask = RootAsk {
             cluster: self.home.cluster,
             node: self.home.node.clone(),
             lanes: self.lanes().into_values().collect(),
             above_boot: self.home.boot,
             heartbeats_of: if self.is_beat_due() {
-                self.home.peers.keys().cloned().collect()
+                self.home.peers.keys().chain([&self.home.node]).cloned().collect()
             } else {
                 Vec::new()
             },
         };
-        if self.workers.submit(Place::Root, move |share| Reply::Root(look::root(share, &ask))) {
+        let mut round = Round {
+            number: self.rounds,
+            ask,
+            waiting: BTreeSet::new(),
+            root: None,
+            lanes: BTreeMap::new(),
+            failed: false,
+        };
+        self.ask_root(&mut round);
+        let rooms = self.rooms()?;
+        for (peer, lane) in self.lanes() {
+            self.ask_lane(&mut round, peer, lane, &rooms);
+        }
+        self.round = Some(round);
+        Ok(())
+    }
+
+    fn ask_root(&mut self, round: &mut Round) {
+        let (number, ask) = (round.number, round.ask.clone());
+        let job = move |share: &dyn Share| Reply::Root { round: number, look: look::root(share, &ask) };
+        if self.workers.submit(Place::Root, job) {
             round.waiting.insert(Place::Root);
         } else {
             round.failed = true;
         }
-        let rooms = self.rooms()?;
-        for (peer, home) in &self.home.peers {
-            let ask = LaneAsk {
-                lane: home.lane_in.clone(),
-                room: rooms.get(peer).copied().unwrap_or(0),
-                files_max: TAKEN_MAX,
-                busy: Arc::new(self.busy(peer)),
-                after: self.after.get(peer).copied().flatten(),
-                only: self.only,
-            };
-            let name = peer.clone();
-            let place = Place::Peer(peer.clone());
-            let job = move |share: &dyn dispatch_spool::share::Share| Reply::Lane {
-                peer: name,
-                look: look::lane(share, &ask),
-            };
-            if self.workers.submit(place.clone(), job) {
-                round.waiting.insert(place);
-            } else {
-                round.failed = true;
-            }
+    }
+
+    fn ask_lane(&mut self, round: &mut Round, peer: NodeName, lane: Lane, rooms: &BTreeMap<NodeName, usize>) {
+        let place = Place::Peer(peer.clone());
+        let asked_lately = self.looked.get(&peer).is_some_and(|at| at.elapsed() < LOOK_BETWEEN_MOVES);
+        if asked_lately && self.workers.backlog(&place) > 0 && !self.workers.is_stuck(&place) {
+            // What ended or was decided at home need not wait for the moves before this lane's next look.
+            self.left_out.insert(peer);
+            return;
         }
-        self.round = Some(round);
-        Ok(())
+        let ask = LaneAsk {
+            lane,
+            room: rooms.get(&peer).copied().unwrap_or(0),
+            files_max: TAKEN_MAX,
+            busy: Arc::new(self.busy(&peer)),
+            after: self.after.get(&peer).copied().flatten(),
+            only: self.only,
+        };
+        let (number, name) = (round.number, peer.clone());
+        let job =
+            move |share: &dyn Share| Reply::Lane { round: number, peer: name, look: look::lane(share, &ask) };
+        if self.workers.submit(place.clone(), job) {
+            round.waiting.insert(place);
+            self.left_out.remove(&peer);
+            self.looked.insert(peer, Instant::now());
+        } else {
+            round.failed = true;
+        }
     }
 
     /// The lanes this node receives on, by sender.
@@ -280,43 +350,62 @@ impl Node {
         let Done { place, reply } = done;
         self.workers.answered(&place);
         match reply {
-            Reply::Root(look) => {
-                if let Some(round) = &mut self.round {
+            Reply::Root { round: number, look } => match self.round_of(number) {
+                Some(round) => {
                     round.waiting.remove(&place);
-                    round.root = Some(look);
+                    round.root = Some((look, Instant::now()));
                 }
-            }
-            Reply::Lane { peer, look } => {
-                if let Some(round) = &mut self.round {
+                None => self.again = true,
+            },
+            Reply::Lane { round: number, peer, look } => match (self.round_of(number), look) {
+                (Some(round), Ok(look)) => {
                     round.waiting.remove(&place);
-                    match look {
-                        Ok(look) => drop(round.lanes.insert(peer, look)),
-                        Err(error) => {
-                            tracing::debug!(%error, "a lane could not be looked at");
-                            round.failed = true;
-                        }
-                    }
+                    round.lanes.insert(peer, look);
                 }
-            }
+                (Some(round), Err(error)) => {
+                    tracing::debug!(%error, "a lane could not be looked at");
+                    round.waiting.remove(&place);
+                    round.failed = true;
+                }
+                (None, _) => self.again = true,
+            },
             Reply::Filed { place, laid } => self.laid(laid, |key, alarms| Moved::Filed(key, place, alarms)),
             Reply::Answered(laid) => self.laid(laid, Moved::Answered),
             Reply::Cleared { peer, tasks, done } => {
                 if let Some(clearing) = self.clearing.get_mut(&peer) {
-                    tasks.iter().for_each(|id| drop(clearing.remove(id)));
+                    clearing.retain(|id| !tasks.contains(id));
                 }
                 if let Err(error) = done {
                     tracing::debug!(%error, "a file could not be cleared");
                 }
             }
             Reply::Chores { news, done } => self.chores_done(news, done),
-            Reply::Told(done) => {
-                self.told.pop_front();
-                if let Err(error) = done {
-                    tracing::debug!(%error, "the share could not be told");
-                }
-            }
+            Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
+            Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),
         }
+        if let Place::Peer(peer) = &place
+            && self.workers.backlog(&place) == 0
+            && self.left_out.remove(peer)
+        {
+            self.again = true;
+        }
+        self.refresh_root();
         self.round.as_ref().is_some_and(|round| round.waiting.is_empty())
+    }
+
+    /// The round that an answer is for; an answer that comes too late was true once, and nothing is known of it now.
+    fn round_of(&mut self, number: u64) -> Option<&mut Round> {
+        self.round.as_mut().filter(|round| round.number == number)
+    }
+
+    /// Where the lanes took long, a killswitch may have come since the root was looked at: it is looked at again.
+    fn refresh_root(&mut self) {
+        let Some(mut round) = self.round.take() else { return };
+        let is_stale = round.root.as_ref().is_some_and(|(_, at)| at.elapsed() > ROOT_FRESH);
+        if round.waiting.is_empty() && is_stale {
+            self.ask_root(&mut round);
+        }
+        self.round = Some(round);
     }
 
     fn laid(&mut self, laid: Laid, moved: impl FnOnce(TaskKey, Vec<Alarm>) -> Moved) {
@@ -329,7 +418,7 @@ impl Node {
         }
     }
 
-    /// True when the round must be closed although looks are outstanding.
+    /// True when the round must be closed: nothing is outstanding, or nothing that is will come in time.
     pub(crate) fn round_is_late(&self) -> bool {
         self.round
             .as_ref()
@@ -341,11 +430,16 @@ impl Node {
         let Some(round) = self.round.take() else { return Ok(()) };
         let now = clock::now();
         let missing = round.failed || !round.waiting.is_empty();
+        let held: Vec<NodeName> =
+            self.home.peers.keys().filter(|peer| self.holds_back(peer)).cloned().collect();
         self.home.clock_suspect =
             chores::clock_is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
-        let (mut switches, heard) = self.read_root(round.root, missing, now)?;
+        let RootNews { mut switches, heard, own_head } =
+            self.read_root(round.root.map(|(look, _)| look), missing, now)?;
         switches.node(self.home.config.state.path());
         self.stopped = tripping::stopped(&self.ledger, &switches, &self.lanes())?;
+        // What lies in an inbox was not read while its sender was held back.
+        self.again |= held.iter().any(|peer| !self.holds_back(peer));
         self.executors.reap();
         let looked = attempts::look(
             self.home.config.state.path(),
@@ -359,8 +453,12 @@ impl Node {
             tracing::warn!(epoch, %error, "an attempt could not be looked at");
         }
         let (judged, words) = self.judge(round.lanes, now)?;
-        let claimed = self.door.claim_all().unwrap_or_default();
-        let after = self.transact(Seen { now, switches, heard, looked, judged, words, claimed })?;
+        // Another watcher may own this node: what a person asks waits until that is settled.
+        let claimed = match self.higher_since {
+            None => self.door.claim_all().unwrap_or_default(),
+            Some(_) => Vec::new(),
+        };
+        let after = self.transact(Seen { now, switches, heard, own_head, looked, judged, words, claimed })?;
         self.act(after, now)
     }
 
@@ -370,15 +468,18 @@ impl Node {
         root: Option<RootLook>,
         missing: bool,
         now: Timestamp,
-    ) -> Result<(Switches, Vec<Heard>), Leave> {
-        let mut switches = Switches::default();
-        let mut heard = Vec::new();
+    ) -> Result<RootNews, Leave> {
+        let mut news = RootNews::default();
         match root {
             Some(RootLook::Here(here)) => {
-                switches.share(&here.switches, &self.lanes());
+                news.switches.share(&here.switches, &self.lanes());
                 self.check_boots(&here.boots, &here.boot_numbers)?;
                 for (node, bytes) in here.heartbeats {
-                    heard.extend(beating::hear(&self.ledger, &self.home, &node, &bytes, now)?);
+                    if node == self.home.node {
+                        news.own_head = beating::own_head(&self.home, &bytes, now);
+                    } else {
+                        news.heard.extend(beating::hear(&self.ledger, &self.home, &node, &bytes, now)?);
+                    }
                 }
                 self.reach = if missing {
                     Reach::Unreachable("a lane cannot be listed".to_owned())
@@ -391,7 +492,7 @@ impl Node {
             }
             None => self.reach = Reach::Unreachable("it does not answer".to_owned()),
         }
-        Ok((switches, heard))
+        Ok(news)
     }
 
     /// A higher boot record of this node stops it at once, and ends it when it stays.
@@ -424,72 +525,94 @@ impl Node {
             .filter(|number| **number < boot)
             .map(|number| File::Boot(node.clone(), *number))
             .collect();
-        let missing = !numbers.contains(&boot);
-        if !missing && below.is_empty() {
+        if numbers.contains(&boot) && below.is_empty() && !self.is_beat_due() {
             return Ok(());
         }
-        let host = clock::host_boot_id().unwrap_or_default();
-        let record = owning::record(&self.home, self.ledger.meta()?.ledger, boot, host, clock::now());
-        self.tell(move |share| {
-            if missing {
-                let _ = share.publish_once(&File::Boot(node, boot), &record)?;
+        let record = match &self.record {
+            Some(record) => record.clone(),
+            None => {
+                let host = clock::host_boot_id().unwrap_or_default();
+                let ledger = self.ledger.meta()?.ledger;
+                self.record.insert(owning::record(&self.home, ledger, boot, host, clock::now())).clone()
             }
-            filing::discard(share, &below)
+        };
+        let is_mine = owning::is_mine(&self.home, boot);
+        self.tell(move |share| {
+            let squatted = filing::keep_own(share, &File::Boot(node, boot), &record, &is_mine)?;
+            filing::discard(share, &below)?;
+            Ok(squatted)
         });
         Ok(())
     }
 
-    /// Writes something at the root that nothing waits for.
+    /// Writes something at the root that nothing waits for. It answers the names of ours that were squatted on.
     pub(crate) fn tell(
         &mut self,
-        job: impl FnOnce(&dyn dispatch_spool::share::Share) -> Result<(), dispatch_spool::share::ShareError>
-        + Send
-        + 'static,
+        job: impl FnOnce(&dyn Share) -> Result<Vec<File>, ShareError> + Send + 'static,
     ) {
-        if self.workers.submit(Place::Root, move |share| Reply::Told(job(share))) {
-            self.told.push_back(Instant::now());
+        if !self.workers.submit(Place::Root, move |share| Reply::Told(job(share))) {
+            tracing::debug!("the share could not be told: it does not answer");
         }
     }
 
-    fn judge(
-        &mut self,
-        looks: BTreeMap<NodeName, LaneLook>,
-        now: Timestamp,
-    ) -> Result<(Vec<(NodeName, Judged)>, Vec<(NodeName, JudgedWord)>), Leave> {
+    /// Judges what lies in the lanes. A share that is not certainly ours is not touched, whatever lies there.
+    fn judge(&mut self, looks: BTreeMap<NodeName, LaneLook>, now: Timestamp) -> Result<Read, Leave> {
         let (mut judged, mut words) = (Vec::new(), Vec::new());
+        let looks = if self.reach == Reach::Here { looks } else { BTreeMap::new() };
         for (name, look) in looks {
+            self.judge_inbox(&name, look.inbox, look.rest, now, &mut judged)?;
             let Some(peer) = self.home.peers.get(&name) else { continue };
-            self.after.insert(name.clone(), None);
-            self.flooded.remove(&name);
-            match look.rest {
-                Rest::Behind(last) => {
-                    self.after.insert(name.clone(), last);
-                    self.again = true;
-                }
-                Rest::Flooded => drop(self.flooded.insert(name.clone())),
-                Rest::None | Rest::NoRoom => {}
-            }
-            // What was found before a switch was seen lies there until it is gone.
-            let takes = !self.holds_back(&name);
-            for found in look.inbox {
-                if takes {
-                    judged.push((name.clone(), taking::judge(&self.ledger, &self.home, peer, found, now)?));
-                }
-            }
             for found in look.controls {
-                words.push((
-                    name.clone(),
-                    deciding::judge_control(&self.ledger, &self.home, peer, found, now)?,
-                ));
+                let word = deciding::judge_control(&self.ledger, &self.home, peer, found, now)?;
+                words.push((name.clone(), word));
             }
             for found in look.decisions {
-                words.push((
-                    name.clone(),
-                    deciding::judge_decision(&self.ledger, &self.home, peer, found, now)?,
-                ));
+                let word = deciding::judge_decision(&self.ledger, &self.home, peer, found, now)?;
+                words.push((name.clone(), word));
             }
         }
         Ok((judged, words))
+    }
+
+    fn judge_inbox(
+        &mut self,
+        name: &NodeName,
+        inbox: Vec<Found>,
+        rest: Rest,
+        now: Timestamp,
+        judged: &mut Vec<(NodeName, Judged)>,
+    ) -> Result<(), Leave> {
+        // What was found before a switch was seen lies there until it is gone.
+        let takes = !self.holds_back(name);
+        let Some(peer) = self.home.peers.get(name) else { return Ok(()) };
+        let before = judged.len();
+        for found in if takes { inbox } else { Vec::new() } {
+            judged.push((name.clone(), taking::judge(&self.ledger, &self.home, peer, found, now)?));
+        }
+        let goes_on = judged.len() > before;
+        self.after.insert(name.clone(), None);
+        self.flooded.remove(name);
+        self.read_to_end.remove(name);
+        match rest {
+            Rest::Behind(last) => {
+                self.after.insert(name.clone(), last);
+                // Only where something will be gone by then: else the next tick goes on from there.
+                self.again |= goes_on;
+            }
+            Rest::Flooded => {
+                self.flooded.insert(name.clone());
+            }
+            Rest::None if takes && self.only.is_none() => {
+                self.read_to_end.insert(name.clone());
+            }
+            Rest::None | Rest::NoRoom => {}
+        }
+        Ok(())
+    }
+
+    /// True while a task that could not be handled is left alone.
+    pub(crate) fn is_contained(&self, key: &TaskKey) -> bool {
+        self.contained.get(key).is_some_and(|since| since.elapsed() < CONTAINED_FOR)
     }
 
     pub(crate) fn latch(&self) -> Latch {

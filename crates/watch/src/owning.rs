@@ -8,8 +8,9 @@ use dispatch_core::planner::ownership::{
 };
 use dispatch_core::protocol::accept::{Me, Verdict, accept_boot};
 use dispatch_core::protocol::boot::BootRecord;
-use dispatch_core::protocol::keys::SealingKey;
+use dispatch_core::protocol::keys::{KeyRing, SealingKey};
 use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
+use dispatch_core::protocol::names::Lane;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::time::Timestamp;
@@ -17,10 +18,12 @@ use dispatch_ledger::{Entry, Fence, Ledger, LedgerError, NewBoot};
 use dispatch_node::state::WatchLock;
 use dispatch_node::{clock, files};
 use dispatch_spool::layout::{Dir, File};
+use dispatch_spool::root::{self, Unreachable};
 use dispatch_spool::share::{Share, ShareError};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::filing::{self, IsMine, WhatStands};
 use crate::home::Home;
 
 /// Names read of `heartbeats/`.
@@ -33,6 +36,8 @@ pub(crate) enum OwnError {
     Owned { boot: u64, instance: Uuid },
     #[error("another watcher of this node is alive: its heartbeat advances")]
     Alive,
+    #[error("the share cannot be reached")]
+    Unreachable(#[source] Unreachable),
     #[error("cannot read the share")]
     Share(#[from] ShareError),
     #[error("cannot use the ledger")]
@@ -75,6 +80,21 @@ pub(crate) fn verified(home: &Home, bytes: &[u8], boot: u64) -> Option<BootRecor
     }
 }
 
+/// Tells this watcher's record from anything else that stands at its name.
+pub(crate) fn is_mine(home: &Home, boot: u64) -> IsMine {
+    let (cluster, node, instance) = (home.cluster, home.node.clone(), home.instance);
+    let rings: Vec<KeyRing> = home.rings().map(|(_, ring)| ring.clone()).collect();
+    Box::new(move |bytes| {
+        let me = Me { cluster, node: &node, now: clock::now() };
+        let rings: Vec<&KeyRing> = rings.iter().collect();
+        match accept_boot(bytes, &node, boot, &me, &rings) {
+            Verdict::Accepted(record) if record.payload().instance == instance => WhatStands::Mine,
+            Verdict::Accepted(_) => WhatStands::MineButOther,
+            Verdict::Refused(_) => WhatStands::Foreign,
+        }
+    })
+}
+
 /// The sealed boot record of this watcher.
 pub(crate) fn record(home: &Home, ledger: Uuid, boot: u64, host_boot_id: Uuid, at: Timestamp) -> Vec<u8> {
     let record = BootRecord {
@@ -106,6 +126,10 @@ pub(crate) fn own(
     if !home.rings().any(|(_, ring)| ring.signing().is_some()) {
         return Err(OwnError::NoKey);
     }
+    let lanes: Vec<Lane> = home.peers.values().map(|peer| peer.lane_in.clone()).collect();
+    if let root::RootLook::Unreachable(why) = root::look(share, home.cluster, &lanes) {
+        return Err(OwnError::Unreachable(why));
+    }
     let host = clock::host_boot_id()?;
     let (device, inode) = lock.device_and_inode()?;
     let today = Place { host_boot_id: host.to_string(), device, inode };
@@ -130,14 +154,21 @@ pub(crate) fn own(
         })
     })?;
     let mine = File::Boot(home.node.clone(), boot);
-    let ledger_id = ledger.meta()?.ledger;
-    let _ = share.publish_once(&mine, &record(home, ledger_id, boot, host, now))?;
+    let bytes = record(home, ledger.meta()?.ledger, boot, host, now);
+    // A record of another instance under the same number stands: the last look finds it.
+    let squatted = filing::keep_own(share, &mine, &bytes, &is_mine(home, boot))?;
     if let Some(rival) = newcomer(&seen, &shown(share, home)?, home.instance) {
-        let _ = share.remove(&mine)?;
+        if rival.boot != boot {
+            let _removed = share.remove(&mine)?;
+        }
         return Err(OwnError::Owned { boot: rival.boot, instance: rival.instance });
     }
     ledger.write(Fence::NONE, clock::now(), |tx| {
         tx.hold_boot(boot, home.instance)?;
+        for file in &squatted {
+            let data = json!({"file": file.path().to_string_lossy()});
+            tx.audit(&Entry::of("squatted").code("squatted").data(data))?;
+        }
         tx.audit(&Entry::of("owned").data(json!({"instance": home.instance.to_string()}))).map(drop)
     })?;
     Ok(boot)

@@ -1,38 +1,43 @@
 //! The transaction of a pass, and what follows it outside.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use dispatch_core::planner::stop::Latch;
+use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::{KillMode, NodeState};
 use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::result::TaskResult;
 use dispatch_core::protocol::seal::{RawEnvelope, seal};
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::{MINUTE_MS, SECOND_MS, Timestamp};
-use dispatch_ledger::{Disposition, Entry, Filed, LedgerError, TaskBrief, TaskKey, Tx};
+use dispatch_ledger::{Disposition, Entry, Filed, Gap, LedgerError, Reader, TaskBrief, TaskKey, Tx};
 use dispatch_node::door::Claimed;
 use dispatch_node::job::{JobDir, Outcome, Stop, StopWhy};
 use dispatch_spool::layout::{File, LaneFile};
 use dispatch_spool::share::Share;
 use serde_json::json;
-use std::time::Instant;
 
 use crate::attempts::Looked;
 use crate::beating::{self, Heard};
-use crate::chores;
+use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
 use crate::filing::{self, Alarm, AnswerTask, FileTask, Refuse, WhatStands};
-use crate::home::PeerHome;
-use crate::node::{Leave, Moved, Node, Reach};
+use crate::home::{Home, PeerHome};
+use crate::node::{CONTAINED_FOR, Leave, Moved, Node, Reach};
 use crate::recipes::{self, OrderFacts};
 use crate::reply::Reply;
-use crate::running::{self, Launch};
+use crate::running::{self, Launch, Turn};
 use crate::taking::{self, Judged};
 use crate::terms;
-use crate::tripping::{self, Switches};
+use crate::tripping::{self, Stopped, Switches};
 use crate::workers::Place;
 
-/// Tasks filed or answered in one pass; the rest come in the next.
-const MOVES_MAX: usize = 256;
+/// Tasks that are filed or answered at the same time; the rest come as these are done. A look at a lane waits behind them.
+const MOVES_MAX: usize = 128;
 /// Unanswered refusals handled in one pass (protocol section 4).
 const REFUSALS_MAX: usize = 100;
 /// Unanswered refusals of one kind are audited at most once in this time, with a count.
@@ -45,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) now: Timestamp,
     pub(crate) switches: Switches,
     pub(crate) heard: Vec<Heard>,
+    /// The head in this node's own heartbeat, as it stands on the share.
+    pub(crate) own_head: Option<AuditHead>,
     pub(crate) looked: Looked,
     pub(crate) judged: Vec<(NodeName, Judged)>,
     pub(crate) words: Vec<(NodeName, JudgedWord)>,
@@ -55,24 +62,170 @@ pub(crate) struct Seen {
 #[derive(Default)]
 pub(crate) struct After {
     launches: Vec<Launch>,
-    stops: Vec<(TaskKey, u64, StopWhy)>,
     refuse: Vec<(NodeName, Refuse)>,
     discard: Vec<(NodeName, File)>,
     pub(crate) replies: Vec<(uuid::Uuid, dispatch_node::door::Answer)>,
     pub(crate) reload: bool,
     failed: Vec<TaskKey>,
+    /// Refused files that the budget of this pass had no room for.
+    left_some: bool,
+}
+
+/// What this watcher learned since its last transaction and has not told the ledger yet.
+struct Learned {
+    moved: Vec<Moved>,
+    news: Vec<News>,
+    /// Names of this node, outside any task, that somebody else's bytes stood at.
+    squatted: Vec<File>,
+    recheck: bool,
+    refusals: Vec<(&'static str, u64)>,
+}
+
+/// What holds for one transaction.
+struct Rules<'a> {
+    home: &'a Home,
+    stopped: &'a Stopped,
+    latch: Latch,
+    only: Option<TaskId>,
+    host_boot_id: &'a str,
+    /// Senders whose inbox was read to its end.
+    read_to_end: &'a BTreeSet<NodeName>,
+    /// False while another watcher shows a higher boot, and in recovery: nothing is accepted, leased or settled.
+    may_act: bool,
+    share_is_here: bool,
+}
+
+impl Rules<'_> {
+    fn apply(&self, tx: &mut Tx<'_>, seen: Seen, learned: &Learned) -> Result<After, LedgerError> {
+        let mut after = After::default();
+        self.note(tx, &seen, learned, &mut after.failed)?;
+        if self.may_act {
+            self.settle(tx, &seen, &mut after.failed)?;
+        }
+        let asked = door::apply(tx, self.home, &seen.switches, &seen.claimed)?;
+        (after.replies, after.reload) = (asked.replies, asked.reload);
+        if self.may_act {
+            take_words(tx, self.home, seen.words, &mut after)?;
+            take_tasks(tx, self.home, seen.judged, &mut after)?;
+            self.expire(tx, &mut after.failed)?;
+            self.report_gaps(tx)?;
+            chores::step_drain(tx)?;
+            after.launches = self.lease(tx, &mut after.failed)?;
+        }
+        Ok(after)
+    }
+
+    /// Facts that change nothing about what may happen to tasks.
+    fn note(
+        &self,
+        tx: &mut Tx<'_>,
+        seen: &Seen,
+        learned: &Learned,
+        failed: &mut Vec<TaskKey>,
+    ) -> Result<(), LedgerError> {
+        tripping::record(tx, &seen.switches, self.latch)?;
+        if let Some(head) = seen.own_head {
+            beating::remember_if_rolled_back(tx, head)?;
+        }
+        if learned.recheck {
+            terms::recheck(tx, self.home, failed)?;
+        }
+        if !self.home.clock_suspect && chores::clock_mark_is_old(&tx.meta()?.clock, seen.now) {
+            chores::note_clock(tx, self.host_boot_id)?;
+        }
+        chores::note(tx, &learned.news)?;
+        for heard in &seen.heard {
+            beating::note(tx, self.home, heard)?;
+        }
+        for moved in &learned.moved {
+            contain(tx, failed, moved.key(), |tx| mark_moved(tx, moved))?;
+        }
+        for file in &learned.squatted {
+            let data = json!({"file": file.path().to_string_lossy()});
+            tx.audit(&Entry::of("squatted").code("squatted").data(data))?;
+        }
+        for (code, count) in &learned.refusals {
+            tx.audit(&Entry::of("refused").code(code).data(json!({"count": count})))?;
+        }
+        Ok(())
+    }
+
+    fn settle(&self, tx: &mut Tx<'_>, seen: &Seen, failed: &mut Vec<TaskKey>) -> Result<(), LedgerError> {
+        for (key, epoch, at) in &seen.looked.started {
+            contain(tx, failed, key, |tx| tx.mark_started(*epoch, *at))?;
+        }
+        for ended in &seen.looked.ended {
+            contain(tx, failed, &ended.row.key, |tx| running::settle(tx, self.home, ended))?;
+        }
+        Ok(())
+    }
+
+    /// Ends what was never started and is past its time. A clock that cannot be believed ends nothing.
+    fn expire(&self, tx: &mut Tx<'_>, failed: &mut Vec<TaskKey>) -> Result<(), LedgerError> {
+        let now = tx.now();
+        if self.home.clock_suspect || tx.next_expiry()?.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        for row in tx.waiting()?.iter().filter(|row| now >= row.expires) {
+            contain(tx, failed, &row.key, |tx| deciding::expire(tx, self.home, row))?;
+        }
+        for task in tx.whole_queue()?.iter().filter(|task| running::is_late(task, now)) {
+            contain(tx, failed, &task.key, |tx| running::expire(tx, self.home, task))?;
+        }
+        Ok(())
+    }
+
+    /// A gap is reported once it stayed too long and the inbox held nothing more that could fill it.
+    fn report_gaps(&self, tx: &mut Tx<'_>) -> Result<(), LedgerError> {
+        for gap in late_gaps(tx, self.read_to_end, tx.now())? {
+            tx.audit(&Entry::of("stream_gap").from(&gap.from).code("stream_gap").data(json!({
+                "stream": gap.stream.to_string(), "first": gap.first, "last": gap.last,
+            })))?;
+            tx.mark_gap_reported(&gap)?;
+        }
+        Ok(())
+    }
+
+    fn lease(&self, tx: &mut Tx<'_>, failed: &mut Vec<TaskKey>) -> Result<Vec<Launch>, LedgerError> {
+        let meta = tx.meta()?;
+        // A drain or a rollback that this very transaction noted counts already.
+        if !self.share_is_here || meta.drain.state != NodeState::Active || meta.recovery.is_some() {
+            return Ok(Vec::new());
+        }
+        let max = usize::try_from(self.home.config.exec.max_parallel).unwrap_or(usize::MAX);
+        let is_held = |from: &NodeName| self.stopped.stops(from);
+        let turn =
+            Turn { free: max.saturating_sub(tx.open_attempts()?.len()), only: self.only, is_held: &is_held };
+        running::lease(tx, self.home, &turn, failed)
+    }
+}
+
+/// Gaps that are due to be reported.
+fn late_gaps(
+    reader: &Reader,
+    read_to_end: &BTreeSet<NodeName>,
+    now: Timestamp,
+) -> Result<Vec<Gap>, LedgerError> {
+    let gaps = reader.open_gaps(now.plus_ms(-GAP_MS))?;
+    Ok(gaps.into_iter().filter(|gap| gap.reported_at.is_none() && read_to_end.contains(&gap.from)).collect())
 }
 
 impl Node {
     /// True when the ledger has anything to learn from this pass.
     fn is_news(&self, seen: &Seen) -> Result<bool, LedgerError> {
-        if !seen.heard.is_empty()
+        let rolled_back = match seen.own_head {
+            Some(head) => beating::rolled_back(&self.ledger, head)?,
+            None => false,
+        };
+        if rolled_back
+            || !seen.heard.is_empty()
             || !seen.looked.ended.is_empty()
             || !seen.looked.started.is_empty()
             || !seen.judged.is_empty()
             || !seen.words.is_empty()
             || !seen.claimed.is_empty()
             || !self.moved.is_empty()
+            || !self.squatted.is_empty()
             || self.has_chore_news()
             || self.recheck_terms
             || chores::drain_can_step(&self.ledger, seen.now)?
@@ -85,9 +238,9 @@ impl Node {
         if can_lease && !self.ledger.queue(seen.now)?.is_empty() {
             return Ok(true);
         }
-        let late = self.ledger.waiting()?.iter().any(|row| seen.now >= row.expires);
-        let gaps = self.ledger.open_gaps(seen.now.plus_ms(-GAP_MS))?;
-        Ok(late || gaps.iter().any(|gap| gap.reported_at.is_none()))
+        let late = !self.home.clock_suspect && self.ledger.next_expiry()?.is_some_and(|at| seen.now >= at);
+        let counted = self.refusals.values().any(|(last, count)| is_audit_due(*last, *count, seen.now));
+        Ok(late || counted || !late_gaps(&self.ledger, &self.read_to_end, seen.now)?.is_empty())
     }
 
     fn free_places(&self) -> Result<usize, LedgerError> {
@@ -95,71 +248,43 @@ impl Node {
         Ok(usize::try_from(self.home.config.exec.max_parallel).unwrap_or(usize::MAX).saturating_sub(open))
     }
 
-    /// One transaction for everything of a pass: group commit.
-    pub(crate) fn transact(&mut self, seen: Seen) -> Result<After, Leave> {
-        let mut after = After::default();
+    /// One transaction for everything of a pass: group commit. Where the ledger has no room or is busy, nothing of it
+    /// happened, and what was found is found again.
+    pub(crate) fn transact(&mut self, mut seen: Seen) -> Result<After, Leave> {
         if !self.is_news(&seen)? {
-            return Ok(after);
+            return Ok(After::default());
         }
         let (fence, now) = (self.fence(), seen.now);
-        let moved = std::mem::take(&mut self.moved);
-        let news = self.take_chore_news();
-        let host_boot_id = self.host_boot_id.clone();
-        let recheck = std::mem::take(&mut self.recheck_terms);
+        let may_act = self.higher_since.is_none() && self.node_state()? != NodeState::Recovery;
         let refusals = self.count_refusals(&seen, now);
-        let superseded = self.higher_since.is_some();
-        let may_act = !superseded && self.node_state()? != NodeState::Recovery;
-        let (home, stopped, reach, latch, only) =
-            (&self.home, &self.stopped, &self.reach, self.latch(), self.only);
-        self.ledger
-            .write(fence, now, |tx| {
-                tripping::record(tx, &seen.switches, latch)?;
-                if recheck {
-                    terms::recheck(tx, home)?;
-                }
-                if !home.clock_suspect && chores::clock_mark_is_old(&tx.meta()?.clock, now) {
-                    chores::note_clock(tx, &host_boot_id)?;
-                }
-                chores::note(tx, &news)?;
-                for heard in &seen.heard {
-                    beating::note(tx, home, heard)?;
-                }
-                for (key, alarms) in mark_moved(tx, &moved)? {
-                    alarm(tx, &key, &alarms)?;
-                }
-                for (code, count) in &refusals {
-                    tx.audit(&Entry::of("refused").code(code).data(json!({"count": count})))?;
-                }
-                if may_act {
-                    for (epoch, at) in &seen.looked.started {
-                        drop(tx.contained(|tx| tx.mark_started(*epoch, *at)));
-                    }
-                    for ended in &seen.looked.ended {
-                        contain(tx, &mut after.failed, &ended.row.key, |tx| {
-                            running::settle(tx, home, ended)
-                        })?;
-                    }
-                }
-                let asked = door::apply(tx, home, &seen.switches, &seen.claimed)?;
-                (after.replies, after.stops, after.reload) = (asked.replies, asked.stops, asked.reload);
-                if may_act {
-                    take_words(tx, home, seen.words, &mut after)?;
-                    take_tasks(tx, home, seen.judged, &mut after)?;
-                    deciding::expire_waiting(tx, home)?;
-                    report_gaps(tx, now)?;
-                    chores::step_drain(tx)?;
-                }
-                let is_active = tx.meta()?.drain.state == NodeState::Active && tx.meta()?.recovery.is_none();
-                if may_act && is_active && *reach == Reach::Here {
-                    let open = tx.open_attempts()?.len();
-                    let max = usize::try_from(home.config.exec.max_parallel).unwrap_or(usize::MAX);
-                    let held = |from: &NodeName| stopped.stops(from);
-                    after.launches = running::lease(tx, home, max.saturating_sub(open), only, &held)?;
-                }
-                Ok(())
-            })
-            .map_err(Leave::Ledger)?;
-        Ok(after)
+        let learned = Learned {
+            moved: std::mem::take(&mut self.moved),
+            news: self.take_chore_news(),
+            squatted: std::mem::take(&mut self.squatted),
+            recheck: std::mem::take(&mut self.recheck_terms),
+            refusals,
+        };
+        seen.looked.ended.retain(|ended| !self.is_contained(&ended.row.key));
+        let rules = Rules {
+            home: &self.home,
+            stopped: &self.stopped,
+            latch: self.latch(),
+            only: self.only,
+            host_boot_id: &self.host_boot_id,
+            read_to_end: &self.read_to_end,
+            may_act,
+            share_is_here: self.reach == Reach::Here,
+        };
+        match self.ledger.write(fence, now, |tx| rules.apply(tx, seen, &learned)) {
+            Ok(after) => Ok(after),
+            Err(error) => {
+                self.moved = learned.moved;
+                self.chores_put_back(learned.news);
+                self.squatted = learned.squatted;
+                self.recheck_terms = learned.recheck;
+                Err(Leave::Ledger(error))
+            }
+        }
     }
 
     /// How many unanswered refusals of each code are due to be audited now.
@@ -178,7 +303,7 @@ impl Node {
         }
         let mut due = Vec::new();
         for (code, (last, count)) in &mut self.refusals {
-            if *count > 0 && now.since_ms(*last) >= REFUSAL_AUDIT_MS {
+            if is_audit_due(*last, *count, now) {
                 due.push((*code, *count));
                 (*last, *count) = (now, 0);
             }
@@ -188,15 +313,14 @@ impl Node {
 
     /// Does what the transaction decided.
     pub(crate) fn act(&mut self, after: After, now: Timestamp) -> Result<(), Leave> {
-        for key in after.failed {
-            self.contained.insert(key, Instant::now());
-        }
+        self.contained.retain(|_, since| since.elapsed() < CONTAINED_FOR);
+        self.contained.extend(after.failed.into_iter().map(|key| (key, Instant::now())));
+        // A person who waits for an answer waits for what follows from it, too; what the budget of a pass left lies there.
+        self.again |= !after.replies.is_empty() || after.left_some;
         for launch in &after.launches {
             self.launch(launch);
         }
-        for (key, epoch, why) in &after.stops {
-            self.stop(key, *epoch, *why, now);
-        }
+        self.stop_cancelled(now)?;
         self.stop_killed(now)?;
         for (peer, refuse) in after.refuse {
             self.clear_file(&peer, refuse.file.clone(), move |share| filing::refuse(share, &refuse));
@@ -228,10 +352,12 @@ impl Node {
             }
             Ok(None) => {
                 tracing::warn!(%key, epoch, "the task's recipe or request cannot be read back");
+                self.again = true;
                 return;
             }
             Err(error) => {
                 tracing::warn!(%key, epoch, %error, "the task cannot be read from the ledger");
+                self.again = true;
                 return;
             }
         };
@@ -280,6 +406,17 @@ impl Node {
         }
     }
 
+    /// Tells executors of cancelled tasks to stop, in every pass: a crash may have come between the cancel's commit and
+    /// its `stop.json`.
+    fn stop_cancelled(&self, now: Timestamp) -> Result<(), LedgerError> {
+        for row in self.ledger.open_attempts()? {
+            if self.ledger.brief(&row.key)?.is_some_and(|task| task.stop.is_some()) {
+                self.stop(&row.key, row.epoch, StopWhy::Cancelled, now);
+            }
+        }
+        Ok(())
+    }
+
     /// Ends what runs under a switch in kill mode, at once: its executor sees the switch only every two seconds.
     fn stop_killed(&self, now: Timestamp) -> Result<(), LedgerError> {
         let kills = self.stopped.node.as_ref().is_some_and(|(mode, _)| *mode == KillMode::Kill)
@@ -310,7 +447,7 @@ impl Node {
             done: job(share),
         });
         if !handed && let Some(clearing) = self.clearing.get_mut(peer) {
-            tasks.iter().for_each(|id| drop(clearing.remove(id)));
+            clearing.retain(|id| !tasks.contains(id));
         }
     }
 
@@ -319,17 +456,22 @@ impl Node {
         if matches!(self.reach, Reach::Unreachable(_)) {
             return Ok(());
         }
-        for brief in self.ledger.unfiled(MOVES_MAX)? {
-            if !self.moving.contains(&brief.key) {
+        // Rows that cannot move (a sender that is no peer any more) take no place from those that can.
+        for brief in self.ledger.unfiled(usize::MAX)? {
+            if self.may_move(&brief.key) {
                 self.file(&brief)?;
             }
         }
-        for brief in self.ledger.unpublished(MOVES_MAX)? {
-            if !self.moving.contains(&brief.key) {
+        for brief in self.ledger.unpublished(usize::MAX)? {
+            if self.may_move(&brief.key) {
                 self.answer(&brief)?;
             }
         }
         Ok(())
+    }
+
+    fn may_move(&self, key: &TaskKey) -> bool {
+        self.moving.len() < MOVES_MAX && !self.moving.contains(key)
     }
 
     fn file(&mut self, brief: &TaskBrief) -> Result<(), Leave> {
@@ -396,11 +538,7 @@ impl Node {
 
 /// Where a task that is not final lies.
 pub(crate) fn filed_as(brief: &TaskBrief) -> Filed {
-    if brief.state == dispatch_core::policy::lifecycle::TaskState::AwaitingApproval {
-        Filed::PendingAck
-    } else {
-        Filed::Processing
-    }
+    if brief.state == TaskState::AwaitingApproval { Filed::PendingAck } else { Filed::Processing }
 }
 
 /// The task in bytes that were verified when they were accepted: the key that sealed them may be retired since.
@@ -428,7 +566,7 @@ fn is_mine(peer: &PeerHome, payload: Vec<u8>) -> filing::IsMine {
 }
 
 /// Runs one task's part of the transaction; a failure that is only its own is undone, noted, and stops nobody else.
-fn contain(
+pub(crate) fn contain(
     tx: &mut Tx<'_>,
     failed: &mut Vec<TaskKey>,
     key: &TaskKey,
@@ -445,22 +583,18 @@ fn contain(
     }
 }
 
-fn mark_moved(tx: &mut Tx<'_>, moved: &[Moved]) -> Result<Vec<(TaskKey, Vec<Alarm>)>, LedgerError> {
-    let mut alarms = Vec::new();
-    for entry in moved {
-        match entry {
-            Moved::Filed(key, place, found) => {
-                // A task whose state moved on meanwhile is filed again.
-                let _filed = tx.mark_filed(key, *place)?;
-                alarms.push((key.clone(), found.clone()));
-            }
-            Moved::Answered(key, found) => {
-                tx.mark_published(key)?;
-                alarms.push((key.clone(), found.clone()));
-            }
+fn mark_moved(tx: &mut Tx<'_>, moved: &Moved) -> Result<(), LedgerError> {
+    match moved {
+        Moved::Filed(key, place, alarms) => {
+            // A task whose state moved on meanwhile is filed again.
+            let _filed = tx.mark_filed(key, *place)?;
+            alarm(tx, key, alarms)
+        }
+        Moved::Answered(key, alarms) => {
+            tx.mark_published(key)?;
+            alarm(tx, key, alarms)
         }
     }
-    Ok(alarms)
 }
 
 fn alarm(tx: &mut Tx<'_>, key: &TaskKey, alarms: &[Alarm]) -> Result<(), LedgerError> {
@@ -478,63 +612,56 @@ fn alarm(tx: &mut Tx<'_>, key: &TaskKey, alarms: &[Alarm]) -> Result<(), LedgerE
     Ok(())
 }
 
-fn report_gaps(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), LedgerError> {
-    for gap in tx.open_gaps(now.plus_ms(-GAP_MS))? {
-        if gap.reported_at.is_none() {
-            tx.audit(&Entry::of("stream_gap").from(&gap.from).code("stream_gap").data(json!({
-                "stream": gap.stream.to_string(), "first": gap.first, "last": gap.last,
-            })))?;
-            tx.mark_gap_reported(&gap)?;
-        }
-    }
-    Ok(())
+fn is_audit_due(last: Timestamp, count: u64, now: Timestamp) -> bool {
+    count > 0 && now.since_ms(last).saturating_abs() >= REFUSAL_AUDIT_MS
 }
 
+/// Records what people and senders said, then does what all of it together comes to.
 fn take_words(
     tx: &mut Tx<'_>,
-    home: &crate::home::Home,
+    home: &Home,
     words: Vec<(NodeName, JudgedWord)>,
     after: &mut After,
 ) -> Result<(), LedgerError> {
+    let mut decided = BTreeSet::new();
     for (peer, word) in words {
         match word {
             JudgedWord::Decision { key, key16, decision, file } => {
-                contain(tx, &mut after.failed, &key, |tx| {
-                    deciding::decide(tx, home, &key, key16, &decision)
-                })?;
+                contain(tx, &mut after.failed, &key, |tx| deciding::record(tx, &key, key16, &decision))?;
+                decided.insert(key);
                 after.discard.push((peer, file));
             }
             JudgedWord::Cancel { key, control, file } => {
-                let mut epoch = None;
                 contain(tx, &mut after.failed, &key, |tx| {
-                    epoch = deciding::cancel_by_peer(tx, home, &key, &control)?;
-                    Ok(())
+                    deciding::cancel_by_peer(tx, home, &key, &control).map(drop)
                 })?;
-                after.stops.extend(epoch.map(|epoch| (key, epoch, StopWhy::Cancelled)));
                 after.discard.push((peer, file));
             }
-            JudgedWord::Refused { file, digest, code } => {
-                if after.refuse.len() < REFUSALS_MAX {
-                    after.refuse.push((peer, Refuse { file, digest, code }));
-                }
-            }
+            JudgedWord::Refused { file, digest, code } => after.refuse(peer, Refuse { file, digest, code }),
             JudgedWord::Later => {}
         }
+    }
+    for key in &decided {
+        contain(tx, &mut after.failed, key, |tx| deciding::act_on(tx, home, key))?;
     }
     Ok(())
 }
 
 fn take_tasks(
     tx: &mut Tx<'_>,
-    home: &crate::home::Home,
+    home: &Home,
     judged: Vec<(NodeName, Judged)>,
     after: &mut After,
 ) -> Result<(), LedgerError> {
+    let mut places = Places::of(tx, home)?;
     for (peer, judged) in judged {
         match judged {
             Judged::Good { file, task } => {
                 let key = TaskKey { from: task.payload().from.clone(), id: task.payload().id };
-                contain(tx, &mut after.failed, &key, |tx| taking::take(tx, home, &file, &task))?;
+                if places.has_one_for(&peer) {
+                    contain(tx, &mut after.failed, &key, |tx| taking::take(tx, home, &file, &task))?;
+                    places.note(&peer, tx.brief(&key)?.map(|brief| brief.state));
+                }
             }
             Judged::Answered { file, known, status, why } => {
                 let key = TaskKey { from: known.lane.from.clone(), id: known.id };
@@ -544,21 +671,80 @@ fn take_tasks(
             }
             Judged::Replayed { key, file } => {
                 // The safe retry: where the answer is missing, it is published again.
-                if tx.brief(&key)?.is_some_and(|brief| brief.published_at.is_some()) {
-                    tx.unmark_published(&key)?;
-                }
+                contain(tx, &mut after.failed, &key, |tx| {
+                    match tx.brief(&key)?.is_some_and(|brief| brief.published_at.is_some()) {
+                        true => tx.unmark_published(&key),
+                        false => Ok(()),
+                    }
+                })?;
                 after.discard.push((peer, file));
             }
             Judged::Refused { file, digest, code, key } => {
                 if let Some(key) = key {
                     tx.audit(&Entry::of("refused").task(&key).code(code))?;
                 }
-                if after.refuse.len() < REFUSALS_MAX {
-                    after.refuse.push((peer, Refuse { file, digest, code }));
-                }
+                after.refuse(peer, Refuse { file, digest, code });
             }
             Judged::Later => {}
         }
     }
     Ok(())
+}
+
+impl After {
+    /// Sets a file aside, unless this pass has set aside enough; the next one comes at once then.
+    fn refuse(&mut self, peer: NodeName, refuse: Refuse) {
+        if self.refuse.len() < REFUSALS_MAX {
+            self.refuse.push((peer, refuse));
+        } else {
+            self.left_some = true;
+        }
+    }
+}
+
+/// The places that each sender's lane has left (policy section 6), counted while a pass takes.
+struct Places {
+    open: BTreeMap<NodeName, u64>,
+    waiting: BTreeMap<NodeName, u64>,
+    max_open: u64,
+    max_waiting: u64,
+}
+
+impl Places {
+    fn of(reader: &Reader, home: &Home) -> Result<Places, LedgerError> {
+        let limits = home.config.limits;
+        let mut places = Places {
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            max_open: limits.max_queued.into(),
+            max_waiting: limits.max_waiting.into(),
+        };
+        for row in reader.open_counts()? {
+            places.add(&row.from, row.state, row.count);
+        }
+        Ok(places)
+    }
+
+    fn add(&mut self, from: &NodeName, state: TaskState, count: u64) {
+        if state.is_final() {
+            return;
+        }
+        let open = self.open.entry(from.clone()).or_default();
+        *open = open.saturating_add(count);
+        if state == TaskState::AwaitingApproval {
+            let waiting = self.waiting.entry(from.clone()).or_default();
+            *waiting = waiting.saturating_add(count);
+        }
+    }
+
+    fn has_one_for(&self, from: &NodeName) -> bool {
+        let of = |counts: &BTreeMap<NodeName, u64>| counts.get(from).copied().unwrap_or(0);
+        of(&self.open) < self.max_open && of(&self.waiting) < self.max_waiting
+    }
+
+    fn note(&mut self, from: &NodeName, taken: Option<TaskState>) {
+        if let Some(state) = taken {
+            self.add(from, state, 1);
+        }
+    }
 }

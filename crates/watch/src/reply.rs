@@ -2,6 +2,7 @@
 
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_ledger::Filed;
+use dispatch_spool::layout::File;
 use dispatch_spool::share::ShareError;
 
 use crate::chores::{ChoreError, News};
@@ -11,10 +12,10 @@ use crate::look::{LaneLook, RootLook};
 /// An answer of a share worker.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// A look at the root.
-    Root(RootLook),
-    /// A look at a peer's lane.
-    Lane { peer: NodeName, look: Result<LaneLook, ShareError> },
+    /// A look at the root, asked for by that round.
+    Root { round: u64, look: RootLook },
+    /// A look at a peer's lane, asked for by that round.
+    Lane { round: u64, peer: NodeName, look: Result<LaneLook, ShareError> },
     /// A task was laid where its state says.
     Filed { place: Filed, laid: Laid },
     /// A final task was answered.
@@ -23,6 +24,6 @@ pub(crate) enum Reply {
     Cleared { peer: NodeName, tasks: Vec<TaskId>, done: Result<(), ShareError> },
     /// A round of chores with one peer.
     Chores { news: News, done: Result<(), ChoreError> },
-    /// The heartbeat, the boot record or the audit copy was written, or not.
-    Told(Result<(), ShareError>),
+    /// The heartbeat, the boot record or the audit copy was written, or not; with the names that were squatted on.
+    Told(Result<Vec<File>, ShareError>),
 }

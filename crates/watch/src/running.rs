@@ -14,7 +14,7 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::time::SECOND_MS;
+use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
 use dispatch_ledger::{
     AttemptEnd, AttemptRow, Closing, Ending, Entry, LedgerError, NewLease, NewReservation, QueuedTask,
     Reserving, TaskKey, TaskRow, Tx,
@@ -28,6 +28,7 @@ use crate::attempts::{Came, Ended};
 use crate::budget;
 use crate::ending::{self, End, finish, reason};
 use crate::home::Home;
+use crate::pass::contain;
 
 /// An attempt that could not be launched is looked at again after so long.
 const NOT_STARTED_PAUSE_MS: i64 = SECOND_MS;
@@ -307,47 +308,63 @@ pub(crate) fn reserve(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Res
     }
 }
 
-/// Leases what may start now: at most `free` tasks, in the order of the rules.
+/// Whose turn it may be.
+pub(crate) struct Turn<'a> {
+    /// How many attempts may begin.
+    pub(crate) free: usize,
+    /// Only this task, whoever sent it.
+    pub(crate) only: Option<TaskId>,
+    /// Senders whose tasks may not start now.
+    pub(crate) is_held: &'a dyn Fn(&NodeName) -> bool,
+}
+
+/// Leases what may start now, in the order of the rules. A task that cannot be handled costs nobody else a turn.
 pub(crate) fn lease(
     tx: &mut Tx<'_>,
     home: &Home,
-    free: usize,
-    only: Option<TaskId>,
-    is_held: &dyn Fn(&NodeName) -> bool,
+    turn: &Turn<'_>,
+    failed: &mut Vec<TaskKey>,
 ) -> Result<Vec<Launch>, LedgerError> {
-    let now = tx.now();
-    let mut due = Vec::new();
-    for task in tx.queue(now)? {
-        if task.stop.is_some() || only.is_some_and(|only| only != task.key.id) || is_held(&task.key.from) {
-            continue;
-        }
-        if is_late(&task, now) {
-            release(tx, task.reservation)?;
-            finish(tx, home, &task.key, &End::plain(Status::Expired, expired_reason(&task)))?;
-            continue;
-        }
-        due.push(candidate(&task));
-    }
     let mut launches = Vec::new();
+    if turn.free == 0 {
+        return Ok(launches);
+    }
+    let now = tx.now();
+    let due: Vec<Candidate<TaskKey>> = tx
+        .queue(now)?
+        .iter()
+        .filter(|task| task.stop.is_none() && turn.only.is_none_or(|only| only == task.key.id))
+        .filter(|task| !is_late(task, now) && !(turn.is_held)(&task.key.from))
+        .map(candidate)
+        .collect();
     // More candidates than free places are asked, because one without money gives its place to the next.
     for key in choose(&due, due.len(), now) {
-        if launches.len() >= free {
+        if launches.len() >= turn.free {
             break;
         }
-        match reserve(tx, home, &key)? {
-            Reserved::Yes => {
-                if let Some(launch) = lease_one(tx, &key)? {
-                    launches.push(launch);
-                }
-            }
-            Reserved::Waits(why) => note_wait(tx, &key, &why)?,
-            Reserved::No(refusal) => {
-                let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
-                finish(tx, home, &key, &end)?;
-            }
-        }
+        contain(tx, failed, &key, |tx| {
+            launches.extend(start_one(tx, home, &key)?);
+            Ok(())
+        })?;
     }
     Ok(launches)
+}
+
+fn start_one(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
+    match reserve(tx, home, key)? {
+        Reserved::Yes => lease_one(tx, key),
+        Reserved::Waits(why) => note_wait(tx, key, &why).map(|()| None),
+        Reserved::No(refusal) => {
+            let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
+            finish(tx, home, key, &end).map(|()| None)
+        }
+    }
+}
+
+/// Ends what is still queued past its time (protocol section 4), whatever keeps it from starting.
+pub(crate) fn expire(tx: &mut Tx<'_>, home: &Home, task: &QueuedTask) -> Result<(), LedgerError> {
+    release(tx, task.reservation)?;
+    finish(tx, home, &task.key, &End::plain(Status::Expired, expired_reason(task)))
 }
 
 fn note_wait(tx: &mut Tx<'_>, key: &TaskKey, why: &str) -> Result<(), LedgerError> {
@@ -359,7 +376,7 @@ fn note_wait(tx: &mut Tx<'_>, key: &TaskKey, why: &str) -> Result<(), LedgerErro
 }
 
 /// Past its time before its first start; what has started once may go on (protocol section 4).
-fn is_late(task: &QueuedTask, now: dispatch_core::protocol::time::Timestamp) -> bool {
+pub(crate) fn is_late(task: &QueuedTask, now: Timestamp) -> bool {
     task.state == TaskState::Queued && task.attempts_started == 0 && now >= task.expires
 }
 

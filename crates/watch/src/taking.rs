@@ -7,7 +7,6 @@ use dispatch_core::policy::lifecycle::TaskEvent;
 use dispatch_core::protocol::accept::{
     Detail, KnownTask, Me, Place, RefusedTask, TaskRules, TaskVerdict, accept_task,
 };
-use dispatch_core::protocol::control::ControlVerb;
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::reason::ReasonCode;
@@ -23,8 +22,10 @@ use dispatch_ledger::{
 use dispatch_node::ids;
 use dispatch_spool::layout::File;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::budget;
+use crate::deciding;
 use crate::ending::{End, finish, reason};
 use crate::home::{Home, PeerHome};
 use crate::look::{Found, What};
@@ -136,7 +137,7 @@ pub(crate) fn take(
         // Steps 3 and 9 looked both up in this very configuration.
         return Err(LedgerError::UnknownTask { key });
     };
-    note_position(tx, &key, task, verified.digest())?;
+    note_position(tx, &key, (task.stream, task.seq), verified.digest())?;
     tx.insert_seen(&key, Seen { digest: verified.digest(), until: Some(task.expires.plus_ms(DAY_MS)) })?;
     let admission = budget::look(tx, home, task, profile, peer)?;
     let (cost, gates) = match &admission {
@@ -146,10 +147,13 @@ pub(crate) fn take(
     };
     let terms = terms_of(home, task, verified.digest(), cost, gates, tx.now());
     tx.insert_task(&new_task(verified, file, terms, profile.billing, &key))?;
-    let cancelled = tx.control(&key, ControlVerb::Cancel)?;
-    if let Some(control) = cancelled {
-        tx.record_stop(&key, "cancelled", control.control.key.from.as_str())?;
-        let why = reason("cancelled", "its cancel came before it", "send it again if it is still wanted");
+    if let Some(control) = deciding::early_cancel(tx, &key, verified.digest())? {
+        tx.record_stop(&key, "cancelled", control.key.from.as_str())?;
+        let why = reason(
+            "cancelled",
+            format!("cancelled by {} before it came: {}", control.key.from, control.reason),
+            "send it again if it is still wanted",
+        );
         return finish(tx, home, &key, &End::plain(Status::Cancelled, why));
     }
     tx.audit(&Entry::of("accepted").task(&key).data(json!({
@@ -196,9 +200,14 @@ fn admitted(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, admission: Admission) -
     }
 }
 
-fn note_position(tx: &mut Tx<'_>, key: &TaskKey, task: &Task, digest: Digest) -> Result<(), LedgerError> {
-    if tx.note_position(&key.from, task.stream, task.seq, digest)? == Position::Fork {
-        let data = json!({"stream": task.stream.to_string(), "seq": task.seq});
+fn note_position(
+    tx: &mut Tx<'_>,
+    key: &TaskKey,
+    (stream, seq): (Uuid, u64),
+    digest: Digest,
+) -> Result<(), LedgerError> {
+    if tx.note_position(&key.from, stream, seq, digest)? == Position::Fork {
+        let data = json!({"stream": stream.to_string(), "seq": seq});
         tx.audit(&Entry::of("stream_fork").task(key).code("stream_fork").data(data))?;
     }
     Ok(())
@@ -288,8 +297,9 @@ pub(crate) fn answer(
 ) -> Result<(), LedgerError> {
     let key = TaskKey { from: known.lane.from.clone(), id: known.id };
     tx.insert_seen(&key, Seen { digest: known.payload_sha256, until: Some(known.expires.plus_ms(DAY_MS)) })?;
-    if let Some(task) = &known.task {
-        note_position(tx, &key, task, known.payload_sha256)?;
+    // A position out of range is shown as 1, and would look like a fork of the first task of the stream.
+    if known.task.is_some() || known.seq != 1 {
+        note_position(tx, &key, (known.stream, known.seq), known.payload_sha256)?;
     }
     tx.insert_task(&NewTask {
         key: key.clone(),

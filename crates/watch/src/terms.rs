@@ -12,19 +12,17 @@ use serde_json::json;
 
 use crate::ending::{End, finish};
 use crate::home::Home;
-use crate::pass::stored_task;
+use crate::pass::{contain, stored_task};
 use crate::{budget, running, taking};
 
 /// Holds what waits and what is queued against the configuration as it is now: what waits is parked again under the
 /// terms of today, what was let through keeps its recipe unless that has lost its ground.
-pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
+pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home, failed: &mut Vec<TaskKey>) -> Result<(), LedgerError> {
     for row in tx.waiting()? {
         let Some(task) = task_of(tx, &row.key)? else { continue };
-        if is_gone(home, &task) {
-            end(tx, home, &row)?;
-        } else {
-            park_again(tx, home, &row, &task)?;
-        }
+        contain(tx, failed, &row.key, |tx| {
+            if is_gone(home, &task) { end(tx, home, &row) } else { park_again(tx, home, &row, &task) }
+        })?;
     }
     for queued in tx.whole_queue()? {
         let Some(task) = task_of(tx, &queued.key)? else { continue };
@@ -33,7 +31,7 @@ pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
             && is_gone(home, &task)
             && let Some(row) = tx.task(&queued.key)?
         {
-            end(tx, home, &row)?;
+            contain(tx, failed, &row.key, |tx| end(tx, home, &row))?;
         }
     }
     Ok(())

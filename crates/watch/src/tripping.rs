@@ -59,11 +59,6 @@ impl Switches {
         }
         self.looked.insert(scope);
     }
-
-    /// True when one stands now.
-    pub(crate) fn any(&self) -> bool {
-        !self.found.is_empty()
-    }
 }
 
 fn lane_scope(lane: &Lane) -> String {

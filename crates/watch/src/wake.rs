@@ -57,7 +57,7 @@ impl Wakes {
     }
 }
 
-/// Rings without waiting: a full channel already says "look".
+/// Rings without waiting: a full channel already says "look". Only for wake-ups that say no more than that.
 pub(crate) fn ring(sender: &SyncSender<Wake>, wake: Wake) {
     // Both failures are fine: full means a look is coming anyway, closed means nobody is left to look.
     drop(sender.try_send(wake));

@@ -51,7 +51,7 @@ impl Workers {
         Workers { wakes, share, deadline, workers: BTreeMap::new() }
     }
 
-    /// The share itself, for what happens before the loop.
+    /// The share itself, for questions about its mount.
     pub(crate) fn share(&self) -> &dyn Share {
         self.share.as_ref()
     }
@@ -94,18 +94,19 @@ impl Workers {
         self.workers
             .get(place)
             .and_then(|worker| worker.outstanding.front())
-            .is_some_and(|since| since.elapsed() > self.deadline)
+            .is_some_and(|since| since.elapsed() >= self.deadline)
     }
 
-    /// Places whose current job is past its deadline.
-    pub(crate) fn stuck(&self) -> impl Iterator<Item = &Place> {
-        self.workers.keys().filter(|place| self.is_stuck(place))
+    /// How many jobs of a place are under way or waiting.
+    pub(crate) fn backlog(&self, place: &Place) -> usize {
+        self.workers.get(place).map_or(0, |worker| worker.outstanding.len())
     }
 
-    /// When the first outstanding job will be past its deadline.
+    /// When the next job will be past its deadline. What is past it already is nothing to wake up for.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let fronts = self.workers.values().filter_map(|worker| worker.outstanding.front());
-        fronts.min().and_then(|since| since.checked_add(self.deadline))
+        let now = Instant::now();
+        fronts.filter_map(|since| since.checked_add(self.deadline)).filter(|at| *at > now).min()
     }
 
     /// True when no job is under way or waiting.
