@@ -49,7 +49,7 @@ pub(crate) fn counts(reader: &Reader) -> Result<Counts, LedgerError> {
         match row.state {
             TaskState::AwaitingApproval => waiting = waiting.saturating_add(row.count),
             TaskState::Received | TaskState::Approved | TaskState::Queued => {
-                queued = queued.saturating_add(row.count)
+                queued = queued.saturating_add(row.count);
             }
             TaskState::Running | TaskState::Succeeded | TaskState::Failed | TaskState::Rejected => {}
         }

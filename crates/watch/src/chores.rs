@@ -119,9 +119,9 @@ impl Node {
             clear,
         };
         let name = peer.clone();
-        let handed = self.workers.submit(Place::Peer(peer.clone()), move |share| {
+        let handed = self.workers.submit(&Place::Peer(peer.clone()), move |share| {
             let (upkeep, missing, done) = round.run(share);
-            Reply::Chores { news: News { peer: name, upkeep, missing }, done }
+            Reply::Chores { news: Box::new(News { peer: name, upkeep, missing }), done }
         });
         if handed {
             self.chores.under_way.insert(peer.clone());
@@ -273,9 +273,11 @@ impl Round {
             let ours =
                 listing.files().filter(|(_, kind)| matches!(kind, EntryKind::Regular | EntryKind::Unknown));
             Ok(ours
-                .filter_map(|(file, _)| match file {
-                    File::Lane(_, LaneFile::Pending(id) | LaneFile::Processing(id)) => Some(*id),
-                    _ => None,
+                .filter_map(|(file, _)| {
+                    let File::Lane(_, LaneFile::Pending(id) | LaneFile::Processing(id)) = file else {
+                        return None;
+                    };
+                    Some(*id)
                 })
                 .collect())
         };

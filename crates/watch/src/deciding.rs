@@ -24,24 +24,26 @@ use crate::running::{self, Reserved};
 
 /// A decision or cancel file, judged.
 pub(crate) enum JudgedWord {
+    /// A person's yes or no that counts.
     Decision { key: TaskKey, key16: Hex16, decision: Box<Verified<Decision>>, file: File },
+    /// The sender takes its task back.
     Cancel { key: TaskKey, control: Box<Verified<Control>>, file: File },
+    /// Evidence.
     Refused { file: File, digest: Option<Digest>, code: &'static str },
+    /// It could not be read now.
     Later,
 }
 
-fn bytes_of(found: Found) -> Result<(File, Vec<u8>), JudgedWord> {
+/// A file with its bytes, or what its kind alone says.
+fn bytes_of(found: Found) -> Result<(File, Vec<u8>), Box<JudgedWord>> {
     let Found { file, what } = found;
-    match what {
-        What::Bytes(bytes) => Ok((file, bytes)),
-        What::NotRegular => {
-            Err(JudgedWord::Refused { file, digest: None, code: ReasonCode::NotARegularFile.as_str() })
-        }
-        What::TooLarge => {
-            Err(JudgedWord::Refused { file, digest: None, code: ReasonCode::TooLarge.as_str() })
-        }
-        What::Unreadable => Err(JudgedWord::Later),
-    }
+    let refused = |file, code: ReasonCode| JudgedWord::Refused { file, digest: None, code: code.as_str() };
+    Err(Box::new(match what {
+        What::Bytes(bytes) => return Ok((file, bytes)),
+        What::NotRegular => refused(file, ReasonCode::NotARegularFile),
+        What::TooLarge => refused(file, ReasonCode::TooLarge),
+        What::Unreadable => JudgedWord::Later,
+    }))
 }
 
 /// Judges a decision file.
@@ -54,7 +56,7 @@ pub(crate) fn judge_decision(
 ) -> Result<JudgedWord, LedgerError> {
     let (file, bytes) = match bytes_of(found) {
         Ok(read) => read,
-        Err(judged) => return Ok(judged),
+        Err(judged) => return Ok(*judged),
     };
     let key = TaskKey { from: peer.lane_in.from.clone(), id };
     let waiting = match reader.task(&key)? {
@@ -87,7 +89,7 @@ pub(crate) fn judge_control(
 ) -> Result<JudgedWord, LedgerError> {
     let (file, bytes) = match bytes_of(found) {
         Ok(read) => read,
-        Err(judged) => return Ok(judged),
+        Err(judged) => return Ok(*judged),
     };
     let Some(id) = file.task() else { return Ok(JudgedWord::Later) };
     let key = TaskKey { from: peer.lane_in.from.clone(), id };

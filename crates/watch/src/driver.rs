@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
     let mut home = Home::new(config, instance)
         .map_err(|error| Report::of(Exit::Config, &error).help("dispatchctl doctor checks the keys"))?;
     let share: Arc<dyn Share> = Arc::new(PosixShare::new(home.config.root.clone(), home.node.clone()));
-    home.boot = owning::own(share.as_ref(), &home, &mut ledger, &lock).map_err(not_owner)?;
+    home.boot = owning::own(share.as_ref(), &home, &mut ledger, &lock).map_err(|error| not_owner(&error))?;
     let wakes = Wakes::new();
     listen_to_signals(&wakes)?;
     let ears = watch(&home.config, share.as_ref(), wakes.sender());
@@ -118,15 +118,8 @@ fn lock(config: &Config) -> Result<WatchLock, Report> {
 }
 
 fn open_ledger(config: &Config) -> Result<Ledger, Report> {
-    let ledger = Ledger::open(&config.state.ledger_db()).map_err(|error| match &error {
-        LedgerError::Absent { .. } => Report::of(Exit::Config, &error)
-            .help("this node's ledger is gone: dispatchctl init --new-ledger makes one in its place"),
-        LedgerError::NotWhole { .. } => Report::of(Exit::Config, &error)
-            .help("run the same dispatchctl init or recover again: it was interrupted"),
-        LedgerError::File { .. } | LedgerError::Sql { .. } => Report::of(Exit::LocalIo, &error),
-        _ => Report::of(Exit::Config, &error).help("keep the file, then: dispatchctl init --new-ledger"),
-    })?;
-    let meta = ledger.meta().map_err(ledger_failed)?;
+    let ledger = Ledger::open(&config.state.ledger_db()).map_err(|error| not_opened(&error))?;
+    let meta = ledger.meta().map_err(|error| ledger_failed(&error))?;
     if meta.node == config.node && meta.cluster == config.cluster {
         return Ok(ledger);
     }
@@ -137,21 +130,39 @@ fn open_ledger(config: &Config) -> Result<Ledger, Report> {
     .help("every node has a state directory of its own: set state = in dispatch.toml"))
 }
 
-fn not_owner(error: OwnError) -> Report {
-    match &error {
-        OwnError::Owned { .. } | OwnError::Alive => Report::of(Exit::AnotherWatcher, &error).help(
+fn not_opened(error: &LedgerError) -> Report {
+    if let LedgerError::Absent { .. } = error {
+        return Report::of(Exit::Config, error)
+            .help("this node's ledger is gone: dispatchctl init --new-ledger makes one in its place");
+    }
+    if let LedgerError::NotWhole { .. } = error {
+        return Report::of(Exit::Config, error)
+            .help("run the same dispatchctl init or recover again: it was interrupted");
+    }
+    if let LedgerError::Newer { .. } = error {
+        return Report::of(Exit::Config, error).help("run the newer release that wrote it");
+    }
+    if let LedgerError::File { .. } | LedgerError::Sql { .. } = error {
+        return Report::of(Exit::LocalIo, error);
+    }
+    Report::of(Exit::Config, error).help("keep the file, then: dispatchctl init --new-ledger")
+}
+
+fn not_owner(error: &OwnError) -> Report {
+    match error {
+        OwnError::Owned { .. } | OwnError::Alive => Report::of(Exit::AnotherWatcher, error).help(
             "stop the other watcher of this node; or, if it is gone for good, take ownership: dispatchctl recover --accept-rollback REASON",
         ),
-        OwnError::Unreachable(_) | OwnError::Share(_) => Report::of(Exit::ShareUnreachable, &error).help("mount the share, then start again"),
-        OwnError::NoKey => Report::of(Exit::Config, &error).help("dispatchctl init --peer NODE makes a key"),
-        OwnError::Ledger(ledger) if ledger.is_fenced() => Report::of(Exit::AnotherWatcher, &error),
-        OwnError::Ledger(_) | OwnError::Lock(_) | OwnError::Machine(_) => Report::of(Exit::LocalIo, &error),
+        OwnError::Unreachable(_) | OwnError::Share(_) => Report::of(Exit::ShareUnreachable, error).help("mount the share, then start again"),
+        OwnError::NoKey => Report::of(Exit::Config, error).help("dispatchctl init --peer NODE makes a key"),
+        OwnError::Ledger(ledger) if ledger.is_fenced() => Report::of(Exit::AnotherWatcher, error),
+        OwnError::Ledger(_) | OwnError::Lock(_) | OwnError::Machine(_) => Report::of(Exit::LocalIo, error),
     }
 }
 
-fn ledger_failed(error: LedgerError) -> Report {
+fn ledger_failed(error: &LedgerError) -> Report {
     let exit = if error.is_fenced() { Exit::AnotherWatcher } else { Exit::LocalIo };
-    Report::of(exit, &error).while_doing("cannot go on with this ledger")
+    Report::of(exit, error).while_doing("cannot go on with this ledger")
 }
 
 /// The executor beside this very program, so that one release runs with its own.
@@ -367,7 +378,7 @@ impl Loop {
                 self.paused_until = Instant::now().checked_add(LEDGER_PAUSE);
                 Ok(())
             }
-            other => Err(leave(other)),
+            error @ (Leave::Ledger(_) | Leave::Superseded { .. }) => Err(leave(error)),
         }
     }
 
@@ -397,17 +408,23 @@ impl Loop {
             // Whether another watcher owns this node is known in a few seconds.
             return Ok(false);
         }
-        let state = self.node.node_state().map_err(ledger_failed)?;
+        let state = self.node.node_state().map_err(|error| ledger_failed(&error))?;
         let held = self.node.reach != Reach::Here
             || self.node.stopped.node.is_some()
             || state == NodeState::Recovery;
-        Ok(held || self.node.nothing_left().map_err(ledger_failed)?)
+        Ok(held || self.node.nothing_left().map_err(|error| ledger_failed(&error))?)
     }
 
     /// `--only`: the task it names was somewhere.
     fn check_only(&self) -> Result<(), Report> {
         let Some(id) = self.node.only else { return Ok(()) };
-        match self.node.ledger.tasks_named(&id.to_string(), 1).map_err(ledger_failed)?.is_empty() {
+        match self
+            .node
+            .ledger
+            .tasks_named(&id.to_string(), 1)
+            .map_err(|error| ledger_failed(&error))?
+            .is_empty()
+        {
             false => Ok(()),
             true => Err(Report::new(Exit::NoSuchTask, format!("no task {id} has come")).help(
                 "it may have been refused: dispatchctl audit show; dispatchctl list shows what is here",
@@ -430,7 +447,7 @@ impl Loop {
                 .help("dispatchctl status says which; dispatchctl resume goes on when it is gone"));
         }
         self.check_only()?;
-        match self.node.node_state().map_err(ledger_failed)? {
+        match self.node.node_state().map_err(|error| ledger_failed(&error))? {
             NodeState::Recovery => {
                 Err(Report::new(Exit::Config, "this ledger is older than what this node has shown its peers")
                     .help("dispatchctl recover --accept-rollback REASON takes it as it is"))
@@ -456,6 +473,6 @@ fn leave(leave: Leave) -> Report {
                 "stop the other watcher; or, if it is gone for good, dispatchctl recover --accept-rollback REASON",
             )
         }
-        Leave::Ledger(error) => ledger_failed(error),
+        Leave::Ledger(error) => ledger_failed(&error),
     }
 }

@@ -1,7 +1,7 @@
 //! Moving a task's files: what the ledger says stands on the share, done again after a crash until it does.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dispatch_core::protocol::names::{Digest, Lane};
 use dispatch_ledger::{Filed, TaskKey};
@@ -96,7 +96,7 @@ fn answer_files(share: &dyn Share, task: &AnswerTask) -> Result<Vec<Alarm>, Shar
     let (lane, id) = (&task.lane, task.key.id);
     let mut alarms = Vec::new();
     if let Some((path, bytes)) = &task.log {
-        publish_log(share, &File::log(lane, id), path, *bytes)?;
+        publish_log(share, &File::log(lane, id), path, *bytes, &mut alarms)?;
     }
     let files =
         [(File::done(lane, id), task.envelope.clone()), (File::result(lane, id), task.result.clone())];
@@ -117,7 +117,13 @@ fn answer_files(share: &dyn Share, task: &AnswerTask) -> Result<Vec<Alarm>, Shar
 }
 
 /// A log that was mirrored whole stays; else it is written anew. What it should be, the result says.
-fn publish_log(share: &dyn Share, file: &File, path: &PathBuf, bytes: u64) -> Result<(), ShareError> {
+fn publish_log(
+    share: &dyn Share,
+    file: &File,
+    path: &Path,
+    bytes: u64,
+    alarms: &mut Vec<Alarm>,
+) -> Result<(), ShareError> {
     if share.stat(file).is_ok_and(|stat| stat.bytes == bytes) {
         return Ok(());
     }
@@ -125,8 +131,13 @@ fn publish_log(share: &dyn Share, file: &File, path: &PathBuf, bytes: u64) -> Re
     let Ok(mut local) = fs::File::open(path) else { return Ok(()) };
     match share.copy_out(&mut local, u64::MAX, file) {
         Ok(_) => Ok(()),
-        Err(error) if squats(&error) => {
-            let _ = share.set_aside(file, Evidence::Unread)?;
+        Err(error) if squats(&error) || error.kind == ErrorKind::Io => {
+            let evidence = share.set_aside(file, Evidence::Unread)?;
+            if evidence == SetAside::Absent {
+                return Err(error);
+            }
+            alarms.push(Alarm::Squatted { file: file.clone() });
+            leave_reason(share, &evidence, "squatted")?;
             let Ok(mut local) = fs::File::open(path) else { return Ok(()) };
             share.copy_out(&mut local, u64::MAX, file).map(drop)
         }
@@ -170,9 +181,10 @@ fn publish(
         }
         WhatStands::Foreign => {}
     }
-    let by = match error.kind {
-        ErrorKind::Conflict(Standing::Bytes { digest: Some(digest), .. }) => Evidence::Bytes(digest),
-        _ => Evidence::Unread,
+    let by = if let ErrorKind::Conflict(Standing::Bytes { digest: Some(digest), .. }) = error.kind {
+        Evidence::Bytes(digest)
+    } else {
+        Evidence::Unread
     };
     alarms.push(Alarm::Squatted { file: file.clone() });
     leave_reason(share, &share.set_aside(file, by)?, "squatted")?;

@@ -79,9 +79,9 @@ fn beside_the_root(share: &dyn Share, ask: &RootAsk, switches: RootSeen) -> Resu
     let beats = share.list(&Dir::Heartbeats, NAMES_MAX)?;
     let boot_numbers: Vec<u64> = beats
         .files()
-        .filter_map(|(file, _)| match file {
-            File::Boot(node, number) if *node == ask.node => Some(*number),
-            _ => None,
+        .filter_map(|(file, _)| {
+            let File::Boot(node, number) = file else { return None };
+            (*node == ask.node).then_some(*number)
         })
         .collect();
     let higher = boot_numbers.iter().filter(|number| **number > ask.above_boot);
@@ -191,9 +191,9 @@ pub(crate) fn lane(share: &dyn Share, ask: &LaneAsk) -> Result<LaneLook, ShareEr
     let pending = share.list(&Dir::lane(&ask.lane, Area::PendingAck), NAMES_MAX)?;
     let decisions = pending
         .files()
-        .filter_map(|(file, kind)| match file {
-            File::Lane(_, LaneFile::Decision(id, key16)) => Some((*id, *key16, file, kind)),
-            _ => None,
+        .filter_map(|(file, kind)| {
+            let File::Lane(_, LaneFile::Decision(id, key16)) = file else { return None };
+            Some((*id, *key16, file, kind))
         })
         .take(SMALL_FILES_MAX)
         .map(|(id, key16, file, kind)| (id, key16, found(share, file, kind, SMALL_BYTES_MAX)))
@@ -204,9 +204,9 @@ pub(crate) fn lane(share: &dyn Share, ask: &LaneAsk) -> Result<LaneLook, ShareEr
 fn read_inbox(share: &dyn Share, ask: &LaneAsk, listing: &Listing) -> (Vec<Found>, Rest) {
     let mut names: Vec<(TaskId, &File, EntryKind)> = listing
         .files()
-        .filter_map(|(file, kind)| match file {
-            File::Lane(_, LaneFile::Inbox(id)) => Some((*id, file, kind)),
-            _ => None,
+        .filter_map(|(file, kind)| {
+            let File::Lane(_, LaneFile::Inbox(id)) = file else { return None };
+            Some((*id, file, kind))
         })
         .filter(|(id, _, _)| !ask.busy.contains(id) && ask.only.is_none_or(|only| only == *id))
         .collect();

@@ -130,6 +130,13 @@ pub(crate) struct Node {
     pub(crate) flooded: BTreeSet<NodeName>,
 }
 
+/// Whether every lane that was asked about answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    Listed,
+    Missing,
+}
+
 /// What a look at the root tells.
 #[derive(Default)]
 struct RootNews {
@@ -255,7 +262,7 @@ impl Node {
     fn ask_root(&mut self, round: &mut Round) {
         let (number, ask) = (round.number, round.ask.clone());
         let job = move |share: &dyn Share| Reply::Root { round: number, look: look::root(share, &ask) };
-        if self.workers.submit(Place::Root, job) {
+        if self.workers.submit(&Place::Root, job) {
             round.waiting.insert(Place::Root);
         } else {
             round.failed = true;
@@ -281,7 +288,7 @@ impl Node {
         let (number, name) = (round.number, peer.clone());
         let job =
             move |share: &dyn Share| Reply::Lane { round: number, peer: name, look: look::lane(share, &ask) };
-        if self.workers.submit(place.clone(), job) {
+        if self.workers.submit(&place, job) {
             round.waiting.insert(place);
             self.left_out.remove(&peer);
             self.looked.insert(peer, Instant::now());
@@ -379,7 +386,7 @@ impl Node {
                     tracing::debug!(%error, "a file could not be cleared");
                 }
             }
-            Reply::Chores { news, done } => self.chores_done(news, done),
+            Reply::Chores { news, done } => self.chores_done(*news, done),
             Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
             Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),
         }
@@ -429,13 +436,13 @@ impl Node {
     pub(crate) fn pass(&mut self, care: Care) -> Result<(), Leave> {
         let Some(round) = self.round.take() else { return Ok(()) };
         let now = clock::now();
-        let missing = round.failed || !round.waiting.is_empty();
+        let lanes = if round.failed || !round.waiting.is_empty() { Lanes::Missing } else { Lanes::Listed };
         let held: Vec<NodeName> =
             self.home.peers.keys().filter(|peer| self.holds_back(peer)).cloned().collect();
         self.home.clock_suspect =
             chores::clock_is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
         let RootNews { mut switches, heard, own_head } =
-            self.read_root(round.root.map(|(look, _)| look), missing, now)?;
+            self.read_root(round.root.map(|(look, _)| look), lanes, now)?;
         switches.node(self.home.config.state.path());
         self.stopped = tripping::stopped(&self.ledger, &switches, &self.lanes())?;
         // What lies in an inbox was not read while its sender was held back.
@@ -463,12 +470,7 @@ impl Node {
     }
 
     /// What the look at the root says; the share counts as unreachable unless it is there and ours.
-    fn read_root(
-        &mut self,
-        root: Option<RootLook>,
-        missing: bool,
-        now: Timestamp,
-    ) -> Result<RootNews, Leave> {
+    fn read_root(&mut self, root: Option<RootLook>, lanes: Lanes, now: Timestamp) -> Result<RootNews, Leave> {
         let mut news = RootNews::default();
         match root {
             Some(RootLook::Here(here)) => {
@@ -481,10 +483,9 @@ impl Node {
                         news.heard.extend(beating::hear(&self.ledger, &self.home, &node, &bytes, now)?);
                     }
                 }
-                self.reach = if missing {
-                    Reach::Unreachable("a lane cannot be listed".to_owned())
-                } else {
-                    Reach::Here
+                self.reach = match lanes {
+                    Lanes::Missing => Reach::Unreachable("a lane cannot be listed".to_owned()),
+                    Lanes::Listed => Reach::Here,
                 };
             }
             Some(RootLook::Gone(gone)) => {
@@ -550,7 +551,7 @@ impl Node {
         &mut self,
         job: impl FnOnce(&dyn Share) -> Result<Vec<File>, ShareError> + Send + 'static,
     ) {
-        if !self.workers.submit(Place::Root, move |share| Reply::Told(job(share))) {
+        if !self.workers.submit(&Place::Root, move |share| Reply::Told(job(share))) {
             tracing::debug!("the share could not be told: it does not answer");
         }
     }

@@ -323,10 +323,10 @@ impl Node {
         self.stop_cancelled(now)?;
         self.stop_killed(now)?;
         for (peer, refuse) in after.refuse {
-            self.clear_file(&peer, refuse.file.clone(), move |share| filing::refuse(share, &refuse));
+            self.clear_file(&peer, &refuse.file.clone(), move |share| filing::refuse(share, &refuse));
         }
         for (peer, file) in after.discard {
-            self.clear_file(&peer, file.clone(), move |share| {
+            self.clear_file(&peer, &file.clone(), move |share| {
                 filing::discard(share, std::slice::from_ref(&file))
             });
         }
@@ -432,16 +432,14 @@ impl Node {
     fn clear_file(
         &mut self,
         peer: &NodeName,
-        file: File,
+        file: &File,
         job: impl FnOnce(&dyn Share) -> Result<(), dispatch_spool::share::ShareError> + Send + 'static,
     ) {
-        let tasks: Vec<TaskId> = match &file {
-            File::Lane(_, LaneFile::Inbox(id)) => vec![*id],
-            _ => Vec::new(),
-        };
+        let tasks: Vec<TaskId> =
+            if let File::Lane(_, LaneFile::Inbox(id)) = file { vec![*id] } else { Vec::new() };
         self.clearing.entry(peer.clone()).or_default().extend(tasks.iter().copied());
         let (name, ids) = (peer.clone(), tasks.clone());
-        let handed = self.workers.submit(Place::Peer(peer.clone()), move |share| Reply::Cleared {
+        let handed = self.workers.submit(&Place::Peer(peer.clone()), move |share| Reply::Cleared {
             peer: name,
             tasks: ids,
             done: job(share),
@@ -486,7 +484,7 @@ impl Node {
             _ => None,
         };
         let job = FileTask { key: key.clone(), lane: peer.lane_in.clone(), place, envelope, terms };
-        let handed = self.workers.submit(Place::Peer(key.from.clone()), move |share| Reply::Filed {
+        let handed = self.workers.submit(&Place::Peer(key.from.clone()), move |share| Reply::Filed {
             place,
             laid: filing::lay(share, &job),
         });
@@ -511,9 +509,9 @@ impl Node {
             is_mine: is_mine(peer, payload),
             log: self.log_of(key)?,
         };
-        let handed = self
-            .workers
-            .submit(Place::Peer(key.from.clone()), move |share| Reply::Answered(filing::answer(share, &job)));
+        let handed = self.workers.submit(&Place::Peer(key.from.clone()), move |share| {
+            Reply::Answered(filing::answer(share, &job))
+        });
         if handed {
             self.moving.insert(key.clone());
         }

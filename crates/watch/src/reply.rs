@@ -23,7 +23,7 @@ pub(crate) enum Reply {
     /// Files were removed or set aside; `tasks` were about inbox names.
     Cleared { peer: NodeName, tasks: Vec<TaskId>, done: Result<(), ShareError> },
     /// A round of chores with one peer.
-    Chores { news: News, done: Result<(), ChoreError> },
+    Chores { news: Box<News>, done: Result<(), ChoreError> },
     /// The heartbeat, the boot record or the audit copy was written, or not; with the names that were squatted on.
     Told(Result<Vec<File>, ShareError>),
 }

@@ -1,6 +1,6 @@
 //! What wakes the loop. None of it carries a fact that anyone trusts, but for a reply to a question we asked.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::workers::Done;
@@ -44,11 +44,8 @@ impl Wakes {
     /// Waits for one wake-up, at most until `deadline`; `None` is the tick.
     pub(crate) fn next(&self, deadline: Instant) -> Option<Wake> {
         let wait = deadline.saturating_duration_since(Instant::now());
-        match self.receiver.recv_timeout(wait.max(Duration::from_micros(1))) {
-            Ok(wake) => Some(wake),
-            // The sender above lives as long as the receiver, so a disconnect cannot happen; a tick is harmless.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // The sender above lives as long as the receiver, so only the time can end the wait.
+        self.receiver.recv_timeout(wait.max(Duration::from_micros(1))).ok()
     }
 
     /// One more wake-up if it is already there.

@@ -60,17 +60,17 @@ impl Workers {
     #[must_use]
     pub(crate) fn submit(
         &mut self,
-        place: Place,
+        place: &Place,
         job: impl FnOnce(&dyn Share) -> crate::reply::Reply + Send + 'static,
     ) -> bool {
-        if self.is_stuck(&place) {
+        if self.is_stuck(place) {
             return false;
         }
-        if !self.workers.contains_key(&place) {
-            let Some(worker) = self.start(&place) else { return false };
+        if !self.workers.contains_key(place) {
+            let Some(worker) = self.start(place) else { return false };
             self.workers.insert(place.clone(), worker);
         }
-        let Some(worker) = self.workers.get_mut(&place) else { return false };
+        let Some(worker) = self.workers.get_mut(place) else { return false };
         let handed = worker.jobs.send(Box::new(job)).is_ok();
         if handed {
             worker.outstanding.push_back(Instant::now());
