@@ -8,7 +8,7 @@ mod jobs;
 mod settle;
 mod shown;
 
-use dispatch_core::planner::ownership::{Known, next_boot};
+use dispatch_core::planner::ownership::{Known, foreign, next_boot};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::BootRecord;
 use dispatch_core::protocol::keys::SealingKey;
@@ -29,6 +29,9 @@ use uuid::Uuid;
 use crate::context::share;
 use settle::Closing;
 pub(crate) use shown::Shows;
+
+/// Most starts that are compared: more than a node has in its life.
+const STARTS_MAX: usize = 1_000_000;
 
 /// Why, and what a person said with it.
 pub(crate) struct Why<'a> {
@@ -145,6 +148,13 @@ impl<'a> Takeover<'a> {
             return Ok(Some(noted));
         }
         Ok(shows.newer_than(ledger, meta.head.chain, clock::now())?)
+    }
+
+    /// Whether the share shows a start of this node's watcher that this ledger never noted, above every one it held.
+    pub(crate) fn is_owned_by_stranger(&self, ledger: &Ledger) -> Result<bool, Report> {
+        let instances = ledger.boots(STARTS_MAX)?.into_iter().map(|row| row.boot.instance).collect();
+        let known = Known { highest_held: ledger.highest_held()?.unwrap_or(0), instances };
+        Ok(foreign(&shown::boot_records(self)?, &known).is_some())
     }
 
     /// Notes the new start; from here until the last transaction no watcher takes this ledger.

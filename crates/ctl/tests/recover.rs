@@ -6,6 +6,7 @@ use std::fs;
 
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Month, WindowKey};
+use dispatch_core::protocol::BootRecord;
 use dispatch_core::protocol::fraction::Fraction;
 use dispatch_core::protocol::heartbeat::{
     Backpressure, BudgetLevels, Heartbeat, KillswitchState, Load, NodeState, Trend, WatchInfo, WindowLevel,
@@ -111,4 +112,32 @@ fn a_recovery_that_was_interrupted_is_finished_by_a_second_one() {
     lab.run("b", &["recover", "--accept-rollback", "second"]).done();
     assert!(Ledger::open(&path).is_ok());
     assert_eq!(fs::read_dir(&heartbeats).unwrap().count(), 2);
+}
+
+#[test]
+fn a_start_that_the_ledger_never_noted_is_a_sign_of_an_older_one() {
+    let lab = Lab::joined();
+    let path = lab.state_dir("b").join("ledger.db");
+    let meta = ReadLedger::open(&path).unwrap().meta().unwrap();
+    let key =
+        PairKey::from_text(&fs::read_to_string(lab.config_dir("b").join("keys/a.key")).unwrap()).unwrap();
+    let record = |instance| {
+        let record = BootRecord {
+            cluster: meta.cluster,
+            node: meta.node.clone(),
+            ledger: meta.ledger,
+            boot: 7,
+            instance,
+            host_boot_id: meta.ledger,
+            at: clock::now(),
+        };
+        seal(Kind::Boot, &record.to_payload(), &[&key])
+    };
+    let file = lab.share().join("heartbeats/b.boot-7.json");
+    fs::write(&file, record(meta.ledger)).unwrap();
+    lab.run("b", &["recover", "--accept-rollback", "an older copy"]).done();
+    let ledger = Ledger::open(&path).unwrap();
+    assert!(ledger.highest_held().unwrap().unwrap() > 7);
+    assert!(ledger.meta().unwrap().paid_off_until.is_some(), "nobody knows what was spent");
+    lab.run("b", &["recover", "--accept-rollback", "again"]).refused(77, &["no rollback"]);
 }

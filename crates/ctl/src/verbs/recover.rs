@@ -1,6 +1,6 @@
 //! `dispatchctl recover`: what only a person may wave through.
 
-use dispatch_ledger::{ClockMarks, Entry, Fence, Ledger};
+use dispatch_ledger::{ClockMarks, Entry, Fence, Ledger, Whole};
 use dispatch_node::clock;
 use dispatch_node::report::{Exit, Report, after_help};
 use serde_json::json;
@@ -49,8 +49,11 @@ fn accept_rollback(reason: &str, context: &Context) -> Result<Exit, Report> {
     let lock = hold_lock(&config)?;
     let mut ledger = Ledger::open_to_recover(&config.state.ledger_db())?;
     let takeover = Takeover::of(&config, &lock)?;
-    let half_done = ledger.meta()?.whole == dispatch_ledger::Whole::No;
-    if !half_done && takeover.newer_head(&ledger, &takeover.shows()?)?.is_none() {
+    let half_done = ledger.meta()?.whole == Whole::No;
+    // Two signs of an older ledger: what the node showed of its audit, and a start that this ledger never noted.
+    let is_older = takeover.newer_head(&ledger, &takeover.shows()?)?.is_some()
+        || takeover.is_owned_by_stranger(&ledger)?;
+    if !half_done && !is_older {
         return Err(Report::new(Exit::NotPermitted, "there is no rollback to accept")
             .help("nothing that this node showed is newer than its ledger; start the watcher"));
     }
