@@ -86,7 +86,7 @@ pub(crate) fn look(
         parent: None,
         require_ack: task.require_ack,
         require_dangerous: task.require_dangerous,
-        dangerous_allowed: peer.allow_dangerous && profile.dangerous_mode.is_some(),
+        dangerous_allowed: peer.allow_dangerous && profile.has_unrestricted_mode(),
         peer_gate: peer.gate,
         gate_limits: home.config.approve.gate,
         backend: Some(BackendFacts::LOCAL),

@@ -50,16 +50,14 @@ const CARE_EVERY: Duration = Duration::from_secs(10);
 
 /// Sets the watcher up, becomes the owner, and runs it to its end.
 pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
-    let config = Config::load(args.common.config.as_deref())
-        .map_err(|error| Report::of(Exit::Config, &error).help("dispatchctl init makes a configuration"))?;
+    let config = Config::load(args.common.config.as_deref())?;
     check_side(args, &config)?;
     let only = only(args)?;
     let service = ServiceManager::of_process().map_err(|error| Report::of(Exit::Config, &error))?;
     let lock = lock(&config)?;
     let mut ledger = open_ledger(&config)?;
     let instance = ids::uuid_v4().map_err(|error| Report::of(Exit::LocalIo, &error))?;
-    let mut home = Home::new(config, instance)
-        .map_err(|error| Report::of(Exit::Config, &error).help("dispatchctl doctor checks the keys"))?;
+    let mut home = Home::new(config, instance)?;
     let share: Arc<dyn Share> = Arc::new(PosixShare::new(home.config.root.clone(), home.node.clone()));
     home.boot = owning::own(share.as_ref(), &home, &mut ledger, &lock).map_err(|error| not_owner(&error))?;
     let wakes = Wakes::new();

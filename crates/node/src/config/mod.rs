@@ -197,7 +197,7 @@ pub struct Profile {
     pub argv: Vec<String>,
     /// The agent's permission mode; `None` for commands.
     pub permission_mode: Option<String>,
-    /// The mode of `require_dangerous` tasks; `None`: such tasks are refused.
+    /// The mode of `require_dangerous` tasks; see [`Profile::has_unrestricted_mode`].
     pub dangerous_mode: Option<String>,
     /// Most one attempt may cost; `None`: the task must say.
     pub max_cost: Option<Usd>,
@@ -221,6 +221,15 @@ pub struct Profile {
     pub required: Option<u32>,
     /// Where it runs when the task has no workspace: a fresh directory, or this workspace.
     pub workspace: Option<Name>,
+}
+
+impl Profile {
+    /// Whether a task may ask for an unrestricted mode. A command has no other one; a coding agent has one where the
+    /// profile names it.
+    #[must_use]
+    pub fn has_unrestricted_mode(&self) -> bool {
+        self.agent == AgentKind::Command || self.dangerous_mode.is_some()
+    }
 }
 
 /// `[backend.NAME]`: where tasks can run.
