@@ -14,7 +14,7 @@ pub mod share;
 pub mod upkeep;
 
 pub use facts::{FileSystem, MountFacts, Place};
-pub use hint::{Hints, Strategy, strategy_for};
+pub use hint::{Hints, Rings, Strategy, strategy_for};
 pub use killswitch::{Trip, TripMode};
 pub use layout::{Area, Dir, File, LaneFile, Name};
 pub use posix::{PosixShare, TreeAccess, create_directories};

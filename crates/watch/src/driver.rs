@@ -14,7 +14,7 @@ use dispatch_node::ids;
 use dispatch_node::notify_systemd::ServiceManager;
 use dispatch_node::report::{Exit, Report, one_line};
 use dispatch_node::state::{Acquired, WatchLock};
-use dispatch_spool::hint::{Hints, Strategy, strategy_for};
+use dispatch_spool::hint::{Hints, Rings, Strategy, strategy_for};
 use dispatch_spool::layout::{Area, Dir};
 use dispatch_spool::posix::PosixShare;
 use dispatch_spool::share::Share;
@@ -225,8 +225,13 @@ impl Ears {
 fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> Ears {
     let polled = |hints| Ears { strategy: POLL, hints };
     let Ok(mut hints) = Hints::new(move || ring(&sender, Wake::Hint)) else { return polled(None) };
-    for dir in [config.state.requests(), config.state.path().to_owned()] {
-        if let Err(error) = hints.watch(&dir) {
+    let local = [
+        (config.state.requests(), Rings::Appearing),
+        // The ledger lies there too, and every page that is written to it would ring.
+        (config.state.path().to_owned(), Rings::Named(&["KILLSWITCH"])),
+    ];
+    for (dir, rings) in local {
+        if let Err(error) = hints.watch(&dir, rings) {
             tracing::warn!(error = %one_line(&error), "cannot watch; the tick looks instead");
         }
     }
