@@ -6,7 +6,7 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::PayloadError;
 use dispatch_core::protocol::approvers::LineProblem;
 use dispatch_core::protocol::names::{Lane, TaskId};
-use dispatch_core::protocol::sshsig::{NAMESPACE, NotAnSshSignature};
+use dispatch_core::protocol::sshsig::NotAnSshSignature;
 use dispatch_node::report::{Exit, Explain};
 use dispatch_spool::ShareError;
 
@@ -115,7 +115,7 @@ impl Explain for KeyChoiceError {
             KeyChoiceError::NoneFound { .. } => Some("name a key with --key".to_owned()),
             KeyChoiceError::NoneListed { approvers, .. } | KeyChoiceError::NotListed { approvers, .. } => {
                 Some(format!(
-                    "whoever runs the node may add a line to `{}`: NAME namespaces=\"{NAMESPACE}\" KEYTYPE KEY",
+                    "whoever runs the node may list it in `{}`: dispatchctl init --approver KEY.pub",
                     approvers.display()
                 ))
             }

@@ -11,6 +11,7 @@ use dispatch_ledger::{LedgerError, PeerRow, TaskKey};
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::peers_json::{self, PeerSeen, Peers};
+use dispatch_node::report::tell;
 use dispatch_spool::layout::File;
 use dispatch_spool::share::{ErrorKind, Share, ShareError};
 
@@ -114,12 +115,13 @@ impl Node {
             Ok(home) if is_same_node(&self.home, &home) => {
                 self.recheck_terms = true;
                 self.home = Home { boot: self.home.boot, clock_suspect: self.home.clock_suspect, ..home };
-                tracing::info!("configuration read again");
+                tell("dispatch-watch: configuration, keys and approvers read again");
             }
-            Ok(_) => tracing::error!(
-                "node, cluster, root or state changed: restart the watcher for that; the old configuration stays"
+            Ok(_) => tell(
+                "dispatch-watch: node, cluster, root or state changed: restart the watcher for that; the old \
+                 configuration stays",
             ),
-            Err(error) => tracing::error!(%error, "bad configuration; the old one stays"),
+            Err(error) => tell(&format!("dispatch-watch: bad configuration, the old one stays: {error}")),
         }
     }
 

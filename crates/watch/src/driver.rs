@@ -280,6 +280,7 @@ impl Loop {
         loop {
             if wanted && !self.node.is_looking() && !self.is_paused() {
                 wanted = false;
+                self.reload_if_wanted();
                 next_tick = self.next_tick();
                 if let Err(error) = self.node.start_round() {
                     self.go_on_or_leave(error)?;
@@ -305,7 +306,7 @@ impl Loop {
             if complete || self.node.round_is_late() {
                 let care = self.care();
                 match self.node.pass(care) {
-                    Ok(()) => wanted |= self.node.again,
+                    Ok(()) => wanted |= self.node.again || self.node.reload_wanted,
                     Err(error) => self.go_on_or_leave(error)?,
                 }
                 self.after_pass();
@@ -361,11 +362,6 @@ impl Loop {
 
     fn after_pass(&mut self) {
         self.voice.say_changes(&self.node);
-        if self.node.reload_wanted {
-            self.node.reload_wanted = false;
-            self.node.reload();
-            self.listen();
-        }
         if !self.ready {
             self.ready = true;
             drop(self.service.ready("watching"));
@@ -394,6 +390,15 @@ impl Loop {
 
     fn is_paused(&self) -> bool {
         self.paused_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Between two rounds, so that whatever the next one finds (a new approver's decision) is judged by the new file.
+    fn reload_if_wanted(&mut self) {
+        if self.node.reload_wanted {
+            self.node.reload_wanted = false;
+            self.node.reload();
+            self.listen();
+        }
     }
 
     fn feed_watchdog(&self) {

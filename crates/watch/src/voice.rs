@@ -61,7 +61,7 @@ impl Voice {
         match &node.stopped.node {
             Some((mode, why)) => tell(&format!(
                 "dispatch-watch: a killswitch stops this node ({mode}): {}; when it is gone: dispatchctl resume",
-                visible(why, Breaks::Show)
+                if why.is_empty() { "no reason given".into() } else { visible(why, Breaks::Show) }
             )),
             None if self.stopped.as_ref().is_some_and(|stopped| stopped.node.is_some()) => {
                 tell("dispatch-watch: no killswitch stops this node any more");

@@ -1,6 +1,7 @@
 //! `dispatchctl result`: the verified outcome of a task.
 
 use dispatch_core::protocol::TaskResult;
+use dispatch_core::protocol::parts::CostBasis;
 use dispatch_node::report::{Exit, Form, Report, after_help, say};
 use dispatch_node::term::{Breaks, visible};
 use dispatch_node::{durations, term};
@@ -69,8 +70,9 @@ pub(crate) fn summary(result: &TaskResult) -> String {
     if let Some(elapsed) = result.elapsed_ms.and_then(|elapsed| i64::try_from(elapsed).ok()) {
         line.push_str(&format!(", ran {}", durations::short(elapsed)));
     }
-    if let Some(usd) = result.cost.usd {
-        line.push_str(&format!(", ${usd} {}", result.cost.basis));
+    // Free of charge is the rule for `command`; a line about it would only be noise.
+    if let Some(usd) = result.cost.usd.filter(|_| result.cost.basis != CostBasis::None) {
+        line.push_str(&format!(", ${usd} ({})", result.cost.basis));
     }
     if let Some(code) = result.exit_code {
         line.push_str(&format!(", exit {code}"));

@@ -170,13 +170,19 @@ fn text_of(row: &TaskRow, all: &Everything) -> Vec<String> {
     lines
 }
 
+/// The gates of a row, which holds them as a JSON list of words.
+fn gates(stored: &str) -> Option<String> {
+    let words: Vec<String> = serde_json::from_str(stored).ok()?;
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 fn standing_lines(row: &TaskRow) -> Vec<String> {
     let usd = |usd: dispatch_core::policy::money::Usd| format!("${usd}");
     let rows = [
         ("stands", Some(views::standing(row))),
         ("why", row.code.clone()),
         ("waits for", row.wait_reason.clone()),
-        ("gated by", Some(row.gates.clone()).filter(|gates| gates != "[]")),
+        ("gated by", gates(&row.gates)),
         (
             "asked to stop",
             row.stop.as_ref().map(|stop| format!("{} by {} at {}", stop.why, stop.by, stop.at)),

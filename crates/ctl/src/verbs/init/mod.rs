@@ -19,13 +19,15 @@ use crate::context::Context;
 
 const EXAMPLES: &str = "  dispatchctl init --root /mnt/shared/dispatch --node devbox --peer gpubox
   dispatchctl init --join dispatch-join.json --root /mnt/shared/dispatch --approver ~/.ssh/id_ed25519.pub
-  dispatchctl init                      add what is missing on the share
-  dispatchctl init --new-ledger         after the ledger was lost";
+  dispatchctl init                                add what is missing on the share
+  dispatchctl init --approver KEY.pub             list one more person who may approve tasks here
+  dispatchctl init --new-ledger                   after the ledger was lost";
 
 /// Set up this node, or add what is missing on the share
 ///
 /// The first node names its peer and gets a join file; the peer is set up with that file. On a configured node, without
-/// arguments, it adds what is missing on the share. It never overwrites anything.
+/// arguments, it adds what is missing on the share; with --peer or --approver one more of them, which a running watcher is
+/// told of. It never overwrites anything.
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help(EXAMPLES))]
 pub(crate) struct Args {

@@ -7,12 +7,13 @@ use dispatch_core::protocol::names::Lane;
 use dispatch_ledger::{Birth, Ledger, LedgerError, Whole};
 use dispatch_node::clock;
 use dispatch_node::config::Config;
+use dispatch_node::door::{AskError, Verb, ask};
 use dispatch_node::files::{
     FileError, Written, create_private_dir, create_synced, read_limited, replace_synced,
 };
 use dispatch_node::ids;
 use dispatch_node::keys;
-use dispatch_node::report::{Exit, Report};
+use dispatch_node::report::{Exit, Report, one_line};
 use dispatch_node::state::WatchLock;
 use dispatch_spool::root::publish_cluster;
 use dispatch_spool::{ErrorKind, Published, create_directories};
@@ -23,6 +24,7 @@ use super::plan::{LedgerPlan, Pair, Plan};
 use super::text::APPROVERS_HEAD;
 use crate::context::{Context, hold_lock, share};
 use crate::takeover::{Taken, Takeover, Why};
+use crate::verbs::door::ANSWER_WAIT;
 
 /// Longest file of approvers that is added to.
 const APPROVERS_BYTES_MAX: u64 = 1024 * 1024;
@@ -33,7 +35,7 @@ pub(crate) fn set_up(plan: &Plan, context: &Context) -> Result<(), Report> {
     create_private_dir(&config.dir)?;
     create_private_dir(&config.standing_dir())?;
     key_of_pair(plan)?;
-    approvers(plan)?;
+    let listed = approvers(plan)?;
     let fresh = ledger(plan)?;
     let written = configuration(plan)?;
     tree(plan)?;
@@ -42,7 +44,23 @@ pub(crate) fn set_up(plan: &Plan, context: &Context) -> Result<(), Report> {
         None => None,
     };
     let join_file = join_file(plan)?;
-    say(plan, written, join_file.as_deref(), taken.as_ref(), context)
+    say(plan, written, join_file.as_deref(), taken.as_ref(), context)?;
+    if written == ConfigWritten::PeerAdded || listed == Listed::More {
+        tell_the_watcher(config, context);
+    }
+    Ok(())
+}
+
+/// A running watcher knows approvers and peers as it last read them.
+fn tell_the_watcher(config: &Config, context: &Context) {
+    match ask(&config.state, Verb::Reload, "init", None, ANSWER_WAIT) {
+        // One that starts later reads the files as they are.
+        Ok(_) | Err(AskError::NoWatcher) => {}
+        Err(error) => context.tell(&format!(
+            "the watcher could not be told ({}): send it SIGHUP, or restart it",
+            one_line(&error)
+        )),
+    }
 }
 
 fn key_path(config: &Config, peer: &dispatch_core::protocol::names::NodeName) -> PathBuf {
@@ -73,14 +91,21 @@ fn key_of_pair(plan: &Plan) -> Result<(), Report> {
     Ok(())
 }
 
-fn approvers(plan: &Plan) -> Result<(), Report> {
+/// What became of the file of approvers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    More,
+    AsItWas,
+}
+
+fn approvers(plan: &Plan) -> Result<Listed, Report> {
     let path = &plan.config.approve.allowed_signers;
     if let Some(parent) = path.parent() {
         create_private_dir(parent)?;
     }
     let (Written::Created | Written::AlreadyThere) = create_synced(path, APPROVERS_HEAD.as_bytes(), 0o644)?;
     if plan.approvers.is_empty() {
-        return Ok(());
+        return Ok(Listed::AsItWas);
     }
     let old = read_limited(path, APPROVERS_BYTES_MAX)?;
     let mut text = String::from_utf8_lossy(&old).trim_end().to_owned();
@@ -89,10 +114,11 @@ fn approvers(plan: &Plan) -> Result<(), Report> {
         text.push_str(&approver.line());
     }
     text.push('\n');
-    if text.as_bytes() != old {
-        replace_synced(path, text.as_bytes(), 0o644)?;
+    if text.as_bytes() == old {
+        return Ok(Listed::AsItWas);
     }
-    Ok(())
+    replace_synced(path, text.as_bytes(), 0o644)?;
+    Ok(Listed::More)
 }
 
 /// A ledger that this run made or makes whole, with the lock that keeps a watcher away until it is done.

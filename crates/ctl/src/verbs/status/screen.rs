@@ -24,6 +24,12 @@ fn text<'v>(value: &'v Value, path: &str) -> &'v str {
     value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Why a killswitch was tripped.
+fn reason(value: &Value) -> String {
+    let given = line(text(value, "/reason"), 120);
+    if given.is_empty() { "no reason given".to_owned() } else { given }
+}
+
 fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
@@ -83,21 +89,17 @@ fn or<'t>(text: &'t str, otherwise: &'t str) -> &'t str {
 fn stops(facts: &Value, colour: Colour) -> Vec<String> {
     let mut lines = Vec::new();
     for stop in list(facts, "/killswitch/present") {
-        let what = format!(
-            "KILLSWITCH at {} ({}): {}",
-            text(stop, "/place"),
-            text(stop, "/mode"),
-            line(text(stop, "/reason"), 120)
-        );
+        let what =
+            format!("KILLSWITCH at {} ({}): {}", text(stop, "/place"), text(stop, "/mode"), reason(stop));
         lines.push(colour.paint(Tone::Bad, &what));
     }
     for trip in list(facts, "/killswitch/trips") {
         let what = format!(
-            "stopped since {} by {} ({}): {}",
+            "stopped since {} by the {} killswitch ({}): {}",
             text(trip, "/at"),
             text(trip, "/scope"),
             text(trip, "/mode"),
-            line(text(trip, "/reason"), 120)
+            reason(trip)
         );
         lines.push(colour.paint(Tone::Warn, &what));
     }
