@@ -84,10 +84,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) attach: Vec<PathBuf>,
     /// Checks of the receiver that must pass
-    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) accept: Vec<Name>,
-    /// For people: KEY=VALUE
-    #[arg(long, value_name = "K=V", num_args = 1.., value_parser = label)]
+    /// For people: KEY=VALUE; may be given several times
+    #[arg(long, value_name = "K=V", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
     /// Whether this node's watcher tells you that the result came: file, notify or none
     #[arg(long, value_name = "WORD", value_parser = callback)]
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn values_are_checked_where_they_are_given() {
-        let cli = parse(&["-", "--timeout", "2h", "--label", "a=b", "c=d=e", "--max-cost", "0.5"]).unwrap();
+        let cli = parse(&["-", "--timeout", "2h", "--label", "a=b", "--label", "c=d=e", "--max-cost", "0.5"])
+            .unwrap();
         assert_eq!(cli.timeout, Some(7_200));
         assert_eq!(cli.label, [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "d=e".to_owned())]);
         for bad in [
