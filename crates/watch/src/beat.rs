@@ -13,12 +13,14 @@ use dispatch_node::config::Config;
 use dispatch_node::peers_json::{self, PeerSeen, Peers};
 use dispatch_node::report::tell;
 use dispatch_spool::layout::File;
-use dispatch_spool::share::{ErrorKind, Share, ShareError};
+use dispatch_spool::share::{Share, ShareError};
 
 use crate::beating::{self, Pulse};
 use crate::filing;
 use crate::home::Home;
 use crate::node::{Leave, Node, Reach};
+use crate::reply::Reply;
+use crate::workers::Place;
 
 /// Lines of the audit copied at once.
 const AUDIT_LINES_MAX: usize = 5_000;
@@ -98,8 +100,10 @@ impl Node {
             text.push('\n');
         }
         let file = File::AuditCopy(self.home.node.clone());
-        self.tell(move |share| write_audit(share, &file, text.as_bytes(), copy));
-        self.audit_copied = copied;
+        let job = move |share: &dyn Share| Reply::Copied(write_audit(share, &file, text.as_bytes(), copy));
+        if self.workers.submit(&Place::Root, job) {
+            self.audit_copied = copied;
+        }
         Ok(())
     }
 
@@ -196,10 +200,5 @@ fn write_audit(share: &dyn Share, file: &File, text: &[u8], copy: Copy) -> Resul
     if copy == Copy::Anew {
         return filing::replace_own(share, file, text);
     }
-    match share.append_own(file, text) {
-        Ok(_) => Ok(Vec::new()),
-        // Gone: the next start writes it anew from the ledger.
-        Err(error) if error.kind == ErrorKind::Absent => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    share.append_own(file, text).map(|_| Vec::new())
 }

@@ -58,6 +58,15 @@ pub(crate) fn counts(reader: &Reader) -> Result<Counts, LedgerError> {
     Ok(Counts { queued: queued.saturating_sub(running.min(queued)), waiting, running })
 }
 
+fn fullest_lane(reader: &Reader) -> Result<u64, LedgerError> {
+    let mut used: BTreeMap<NodeName, u64> = BTreeMap::new();
+    for row in reader.open_counts()? {
+        let lane = used.entry(row.from).or_default();
+        *lane = lane.saturating_add(row.count);
+    }
+    Ok(used.into_values().max().unwrap_or(0))
+}
+
 /// My heartbeat, sealed for every peer.
 pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8>, LedgerError> {
     let counts = counts(reader)?;
@@ -66,7 +75,8 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
     let month = reader.balance(&WindowKey::Month(Month::of(pulse.now)))?;
     let caps = home.caps();
     let places = u64::from(home.config.limits.max_queued).max(1);
-    let used = counts.queued.saturating_add(counts.waiting).saturating_add(counts.running);
+    // Places are a lane's: the fullest one is what a sender can run into.
+    let used = fullest_lane(reader)?;
     let level = used.saturating_mul(100).checked_div(places).unwrap_or(100).min(100);
     let heartbeat = Heartbeat {
         cluster: home.cluster,

@@ -294,7 +294,10 @@ impl Round {
 
     fn show_pending(&self, share: &dyn Share) -> Result<(), ShareError> {
         match &self.pending {
-            Some(text) => share.replace(&File::pending_summary(&self.lane_in), text.as_bytes()),
+            Some(text) => {
+                let file = File::pending_summary(&self.lane_in);
+                crate::filing::replace_own(share, &file, text.as_bytes()).map(drop)
+            }
             None => Ok(()),
         }
     }

@@ -189,6 +189,7 @@ fn listen_to_signals(wakes: &Wakes) -> Result<(), Report> {
                 let wake = match signal {
                     SIGCHLD => Wake::Child,
                     SIGHUP => Wake::Reload,
+                    SIGINT => Wake::Interrupt,
                     _ => Wake::Leave,
                 };
                 // However many hints wait, a signal waits behind them and is not dropped.
@@ -293,7 +294,9 @@ impl Loop {
             while let Some(now) = wake {
                 match now {
                     Wake::Hint | Wake::Child => wanted = true,
-                    Wake::Leave => return Ok(Exit::Done),
+                    Wake::Leave if !self.once => return Ok(Exit::Done),
+                    // Not everything is done that `--once` was to do.
+                    Wake::Leave | Wake::Interrupt => return Ok(Exit::Interrupted),
                     Wake::Reload => {
                         self.node.reload_wanted = true;
                         wanted = true;

@@ -31,6 +31,9 @@ mod voice;
 mod wake;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 
 /// Runs the command.

@@ -387,7 +387,11 @@ impl Node {
                 }
             }
             Reply::Chores { news, done } => self.chores_done(*news, done),
-            Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
+            Reply::Copied(Err(error)) => {
+                tracing::debug!(%error, "the copy of the audit could not be written; it is written anew");
+                self.audit_copied = 0;
+            }
+            Reply::Told(Ok(squatted)) | Reply::Copied(Ok(squatted)) => self.squatted.extend(squatted),
             Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),
         }
         if let Place::Peer(peer) = &place

@@ -15,8 +15,10 @@ pub(crate) enum Wake {
     Hint,
     /// A child of ours may have ended.
     Child,
-    /// SIGTERM or SIGINT: leave, and leave the executors running.
+    /// SIGTERM: leave, and leave the executors running.
     Leave,
+    /// SIGINT: the same, for somebody at a terminal.
+    Interrupt,
     /// SIGHUP: read the configuration again.
     Reload,
     /// A share worker answers.
