@@ -1,5 +1,6 @@
 //! Agents: one adapter per kind. An adapter knows its agent's command line, reads its output, and says what the end means.
 
+mod claude;
 mod command;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub(crate) struct Recipe {
     pub(crate) args: Vec<String>,
     /// Variables that this kind of agent wants beside the order's.
     pub(crate) set: Vec<(String, String)>,
+    /// What stands in front of the request on standard input.
+    pub(crate) first_line: &'static str,
 }
 
 /// How far an agent is, as far as its kind tells.
@@ -31,6 +34,8 @@ pub(crate) struct HowFar {
     pub(crate) tokens: Option<u64>,
     /// Cost so far.
     pub(crate) usd: Option<Usd>,
+    /// The last line for people, where what it prints is none.
+    pub(crate) last_line: Option<String>,
 }
 
 /// What an agent said in the end.
@@ -62,11 +67,13 @@ pub(crate) trait Agent {
     fn take_stdout(&mut self, bytes: &[u8]);
     /// Since when a tool call is open: it counts as output for the order's `tool_timeout_s`.
     fn tool_open_since(&self) -> Option<Instant>;
+    /// When its tree is ended because the run is over, though its process lives; `None` while the run goes on.
+    fn over_at(&self) -> Option<Instant>;
     /// How far it is.
     fn how_far(&self) -> HowFar;
     /// How it is asked to end, before everything is killed.
     fn ladder(&self, haste: Haste) -> &'static [Rung];
-    /// What it said, once it has ended; `None` where it could not be ended.
+    /// What it said, once it has ended; `None` where it did not end by itself.
     fn answer(&mut self, exit: Option<Exit>) -> Answer;
 }
 
@@ -74,7 +81,8 @@ pub(crate) trait Agent {
 pub(crate) fn adapter(kind: AgentKind) -> Result<Box<dyn Agent>, CannotStart> {
     match kind {
         AgentKind::Command => Ok(Box::new(command::Command::default())),
-        AgentKind::Claude | AgentKind::Codex | AgentKind::Gemini => Err(CannotStart::NoAdapter { kind }),
+        AgentKind::Claude => Ok(Box::new(claude::Claude::default())),
+        AgentKind::Codex | AgentKind::Gemini => Err(CannotStart::NoAdapter { kind }),
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Cause {
     Timeout,
     /// It printed nothing for too long.
     Silence,
+    /// Its run is over, and its process is not.
+    Over,
     /// Something outside wants it.
     Stop(StopSeen),
 }
@@ -40,9 +42,10 @@ impl Cause {
     /// How much time the agent gets to end by itself.
     pub(crate) const fn haste(self) -> Haste {
         match self {
-            Cause::Timeout | Cause::Silence | Cause::Stop(StopSeen::Stopped(StopWhy::Cancelled)) => {
-                Haste::Normal
-            }
+            Cause::Timeout
+            | Cause::Silence
+            | Cause::Over
+            | Cause::Stop(StopSeen::Stopped(StopWhy::Cancelled)) => Haste::Normal,
             Cause::Stop(
                 StopSeen::Stopped(StopWhy::Killed) | StopSeen::Killswitch | StopSeen::Interrupted,
             ) => Haste::Short,
@@ -63,7 +66,6 @@ pub(crate) enum Haste {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
     /// The agent's own process.
-    #[expect(dead_code, reason = "coding agents are asked alone first, so that they report their cost")]
     Agent,
     /// Every process of the tree.
     Tree,

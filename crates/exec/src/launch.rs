@@ -1,13 +1,15 @@
 //! Starting the agent.
 
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 
+use dispatch_node::ids::NoRandomness;
 use dispatch_node::job::{AgentKind, JobDir, Order, passed_on};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Pid;
 
 use crate::agent::Agent;
@@ -48,6 +50,15 @@ pub(crate) enum CannotStart {
         /// Why not.
         source: io::Error,
     },
+    /// Without any check of permissions, as root: the agent itself would refuse it, without a word on its standard output.
+    #[error("an agent without permission checks is not run as root")]
+    UnrestrictedRoot,
+    /// No id for a session.
+    #[error("cannot name a session")]
+    NoRandomness {
+        /// Why not.
+        source: NoRandomness,
+    },
     /// The kernel refuses to run it.
     #[error("cannot run `{program}`")]
     Spawn {
@@ -81,8 +92,8 @@ impl Launch {
         let recipe = agent.recipe(order)?;
         let environment = environment::build(order, &recipe, passed_on)?;
         let request = job.stdin_path();
-        let stdin =
-            File::open(&request).map_err(|source| CannotStart::NoRequest { path: request, source })?;
+        let stdin = standard_input(&request, recipe.first_line)
+            .map_err(|source| CannotStart::NoRequest { path: request, source })?;
         let mut command = Command::new(&recipe.program);
         command
             .args(&recipe.args)
@@ -109,6 +120,19 @@ impl Launch {
             _ => Err(fails(io::ErrorKind::Unsupported.into())),
         }
     }
+}
+
+/// The request, behind a line of ours where the agent needs one. Its end is the end of the file: nobody waits for more.
+fn standard_input(request: &Path, first_line: &str) -> io::Result<File> {
+    let mut file = File::open(request)?;
+    if first_line.is_empty() {
+        return Ok(file);
+    }
+    let mut whole = File::from(memfd_create("request", MemfdFlags::CLOEXEC)?);
+    whole.write_all(first_line.as_bytes())?;
+    io::copy(&mut file, &mut whole)?;
+    whole.rewind()?;
+    Ok(whole)
 }
 
 /// The working directory: as ordered, or a fresh one in the job directory.

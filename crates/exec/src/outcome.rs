@@ -44,11 +44,9 @@ pub(crate) fn cannot_start(order: &Order, cannot: &CannotStart) -> Outcome {
 
 /// The outcome of an attempt whose agent ran.
 pub(crate) fn spawned(order: &Order, started_at: Timestamp, seen: Seen) -> Outcome {
-    let (status, reason) = match seen.cause {
-        Some(cause) => {
-            let (status, reason) = ended(order, cause);
-            (status, Some(reason))
-        }
+    let (status, reason) = match seen.cause.and_then(|cause| ended(order, cause)) {
+        Some(Ended { status, reason }) => (status, Some(reason)),
+        // The run was over: its answer stands, however its process was brought to its end.
         None => (seen.answer.status, seen.answer.reason),
     };
     let (exit_code, signal) = match seen.exit {
@@ -81,9 +79,16 @@ pub(crate) fn spawned(order: &Order, started_at: Timestamp, seen: Seen) -> Outco
     }
 }
 
-/// What it means that the executor ended the agent.
-fn ended(order: &Order, cause: Cause) -> (OutcomeStatus, Reason) {
-    match cause {
+/// What an end by the executor means.
+struct Ended {
+    status: OutcomeStatus,
+    reason: Reason,
+}
+
+/// What it means that the executor ended the agent; `None` where that means nothing.
+fn ended(order: &Order, cause: Cause) -> Option<Ended> {
+    let (status, reason) = match cause {
+        Cause::Over => return None,
         Cause::Timeout => {
             let text = format!("it ran longer than {} s", order.timeout_s);
             (OutcomeStatus::Timeout, said("timeout", &text, "send it again with a longer --timeout"))
@@ -106,7 +111,8 @@ fn ended(order: &Order, cause: Cause) -> (OutcomeStatus, Reason) {
             let text = "its executor was told to end";
             (OutcomeStatus::Error, said("interrupted", text, "send it again: dispatchctl retry"))
         }
-    }
+    };
+    Some(Ended { status, reason })
 }
 
 fn without_agent(order: &Order, status: OutcomeStatus, reason: Reason) -> Outcome {

@@ -17,7 +17,7 @@ use crate::stops::Stops;
 /// Time between two looks for a stop; architecture asks for 250 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time between two progress files.
-const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What an agent leaves behind gets so long to end by itself; less when somebody is in a hurry.
 const LEFTOVERS_GRACE: Duration = Duration::from_secs(1);
 const LEFTOVERS_GRACE_SHORT: Duration = Duration::from_millis(300);
@@ -124,9 +124,15 @@ impl<'a> Supervisor<'a> {
     fn until_next_duty(&self, now: Instant) -> Duration {
         let due = match &self.ladder {
             Some(ladder) => ladder.next_at(),
-            None => self.silence_end(now).map_or(self.wall_end(), |end| end.min(self.wall_end())),
+            None => self.own_end(now),
         };
         due.min(self.next_look).saturating_duration_since(now)
+    }
+
+    /// When it is ended without anybody wanting it: once its run is over, neither silence nor the wall clock matter.
+    fn own_end(&self, now: Instant) -> Instant {
+        let in_time = || self.silence_end(now).map_or(self.wall_end(), |end| end.min(self.wall_end()));
+        self.agent.over_at().unwrap_or_else(in_time)
     }
 
     fn wall_end(&self) -> Instant {
@@ -158,8 +164,14 @@ impl<'a> Supervisor<'a> {
         if now >= self.next_look {
             self.next_look = later(now, LOOK_EVERY);
             if let Some(stop) = self.stops.while_running() {
-                self.begin(Cause::Stop(stop), now);
+                self.stop(Cause::Stop(stop), now);
             }
+        }
+        if let Some(over_at) = self.agent.over_at() {
+            if self.ladder.is_none() && now >= over_at {
+                self.begin(Cause::Over, now);
+            }
+            return;
         }
         if self.ladder.is_none() && now >= self.wall_end() {
             self.begin(Cause::Timeout, now);
@@ -167,6 +179,14 @@ impl<'a> Supervisor<'a> {
         if self.ladder.is_none() && self.silence_end(now).is_some_and(|end| now >= end) {
             self.begin(Cause::Silence, now);
         }
+    }
+
+    /// Ends it because somebody wants it. A run that is over has its answer: only its process goes sooner.
+    fn stop(&mut self, cause: Cause, now: Instant) {
+        if self.ladder.is_none() && self.agent.over_at().is_some() {
+            self.begin(Cause::Over, now);
+        }
+        self.begin(cause, now);
     }
 
     fn begin(&mut self, cause: Cause, now: Instant) {
@@ -208,7 +228,7 @@ impl<'a> Supervisor<'a> {
             last_tool: far.last_tool,
             tokens: far.tokens,
             usd: far.usd,
-            last_line: self.output.last_line(),
+            last_line: far.last_line.or_else(|| self.output.last_line()),
         }));
     }
 
@@ -244,11 +264,12 @@ impl<'a> Supervisor<'a> {
         let elapsed_ms = millis(self.spawned.elapsed());
         let containment = self.containing.seen(left);
         let printed = self.output.finish(self.agent.as_mut());
-        let answer = self.agent.answer(self.exit);
+        let cause = self.ladder.map(|ladder| ladder.cause);
+        let answer = self.agent.answer(self.exit.filter(|_| cause != Some(Cause::Over)));
         self.containing.remove();
         Seen {
             exit: self.exit,
-            cause: self.ladder.map(|ladder| ladder.cause),
+            cause,
             agent: AgentSeen {
                 profile: self.order.profile.clone(),
                 kind: self.order.kind,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, RoundingStrategy};
 
 /// Digits before the point that the wire allows.
 const WIRE_INTEGER_DIGITS_MAX: usize = 12;
@@ -42,6 +42,20 @@ impl Usd {
             return Err(NotMoney);
         }
         Decimal::from_str_exact(text).map(Usd).map_err(|_| NotMoney)
+    }
+
+    /// Reads the text of a JSON number, as an agent prints a price: the digits themselves, rounded to the nearest millionth.
+    ///
+    /// # Errors
+    /// No number, one below nothing, or one that the wire could not hold.
+    pub fn from_number_text(text: &str) -> Result<Usd, NotMoney> {
+        let read = if text.contains(['e', 'E']) { Decimal::from_scientific } else { Decimal::from_str_exact };
+        let places = u32::try_from(WIRE_FRACTION_DIGITS_MAX).map_err(|_| NotMoney)?;
+        let rounded = read(text)
+            .map_err(|_| NotMoney)?
+            .round_dp_with_strategy(places, RoundingStrategy::MidpointAwayFromZero)
+            .normalize();
+        Usd::from_wire(&rounded.to_string())
     }
 
     /// An amount computed by a rule; the caller vouches for its range.
@@ -114,6 +128,23 @@ mod tests {
             "١",
         ] {
             assert_eq!(Usd::from_wire(bad), Err(NotMoney), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_by_its_digits() {
+        for (text, usd) in [
+            ("0", "0"),
+            ("0.0115", "0.0115"),
+            ("0.015125000000000001", "0.015125"),
+            ("0.30000000000000004", "0.3"),
+            ("1.5e-5", "0.000015"),
+            ("123456789012.5", "123456789012.5"),
+        ] {
+            assert_eq!(Usd::from_number_text(text).map(|usd| usd.to_string()).as_deref(), Ok(usd), "{text}");
+        }
+        for bad in ["-1", "1e13", "null", "\"1\"", "true", "1000000000000"] {
+            assert_eq!(Usd::from_number_text(bad), Err(NotMoney), "{bad}");
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Command {
 impl Agent for Command {
     fn recipe(&self, order: &Order) -> Result<Recipe, CannotStart> {
         let (program, args) = order.argv.split_first().ok_or(CannotStart::NoProgram)?;
-        Ok(Recipe { program: program.clone(), args: args.to_vec(), set: Vec::new() })
+        Ok(Recipe { program: program.clone(), args: args.to_vec(), set: Vec::new(), first_line: "" })
     }
 
     fn take_stdout(&mut self, bytes: &[u8]) {
@@ -30,6 +30,10 @@ impl Agent for Command {
     }
 
     fn tool_open_since(&self) -> Option<Instant> {
+        None
+    }
+
+    fn over_at(&self) -> Option<Instant> {
         None
     }
 

@@ -268,7 +268,9 @@ impl fmt::Display for OutcomeStatus {
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// One word, stable: `cannot_start`, `exit_code`, `signal`, `timeout`, `silent`, `cancelled`, `killed`, `killswitch`,
-    /// `share_unreachable`, `interrupted`.
+    /// `share_unreachable`, `interrupted`; of coding agents also `no_final_answer`, `no_model_call`, `permission_denied`,
+    /// `over_budget`, `max_turns`, `aborted`, `agent_error`, `agent_version`, `auth`, `quota`, `rate_limit`, `overloaded`,
+    /// `api_request`, `api_error`.
     pub code: String,
     /// What happened.
     pub text: String,
