@@ -13,6 +13,7 @@ pub(crate) struct Voice {
     reach: Option<Reach>,
     stopped: Option<Stopped>,
     state: Option<NodeState>,
+    adopted: usize,
 }
 
 impl Voice {
@@ -27,6 +28,14 @@ impl Voice {
                 node.home.boot
             ));
         }
+        if node.adopted > self.adopted {
+            tell(&format!(
+                "dispatch-watch: adopted what runs since before this start: {} task{}",
+                node.adopted,
+                if node.adopted == 1 { "" } else { "s" }
+            ));
+        }
+        self.adopted = node.adopted;
         self.say_reach(node);
         self.say_stopped(node);
         if let Ok(state) = node.node_state()

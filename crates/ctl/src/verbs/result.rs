@@ -80,6 +80,9 @@ pub(crate) fn summary(result: &TaskResult) -> String {
     if result.truncated {
         line.push_str(&format!(", log cut: {} of {} bytes", result.log_bytes, result.output_bytes));
     }
+    if !result.decided_by.is_empty() {
+        line.push_str(&format!(", decided by {}", result.decided_by.join(", ")));
+    }
     term::cut(&visible(&line, Breaks::Show), 400)
 }
 
