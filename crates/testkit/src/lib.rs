@@ -7,10 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod bins;
+pub mod books;
 pub mod check;
 pub mod cluster;
 pub mod mail;
+pub mod mix;
 pub mod plant;
+pub mod points;
 pub mod process;
 pub mod runs;
 pub mod trace;
