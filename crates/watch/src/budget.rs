@@ -12,8 +12,8 @@ use dispatch_core::protocol::time::{DAY_MS, Timestamp};
 use dispatch_ledger::{LedgerError, TaskRow, Tx};
 use dispatch_node::config::{Peer, Profile};
 
+use crate::acting::stored_task;
 use crate::home::Home;
-use crate::pass::stored_task;
 
 /// Whose windows are asked.
 struct Asked<'a> {

@@ -135,7 +135,7 @@ impl Node {
         let here = open
             .into_iter()
             .filter(|brief| brief.key.from == *peer && brief.filed && !self.moving.contains(&brief.key));
-        Ok(here.map(|brief| (brief.key.id, crate::pass::filed_as(&brief))).collect())
+        Ok(here.map(|brief| (brief.key.id, crate::acting::filed_as(&brief))).collect())
     }
 
     /// `pending.json`, when it says something new.

@@ -5,6 +5,7 @@
 //! rules, writes what they say in one transaction, and then does it. Recovery after a crash is the same pass.
 #![forbid(unsafe_code)]
 
+mod acting;
 mod args;
 mod attempts;
 mod beat;

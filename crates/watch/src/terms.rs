@@ -10,9 +10,10 @@ use dispatch_core::protocol::terms::Terms;
 use dispatch_ledger::{Entry, LedgerError, TaskKey, TaskRow, Tx};
 use serde_json::json;
 
+use crate::acting::stored_task;
 use crate::ending::{End, finish};
 use crate::home::Home;
-use crate::pass::{contain, stored_task};
+use crate::pass::contain;
 use crate::{budget, running, taking};
 
 /// Holds what waits and what is queued against the configuration as it is now: what waits is parked again under the
