@@ -88,7 +88,7 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
         RefusalCode::BudgetInvalid => Explanation::new(
             "refused because the books do not add up",
             "the receiving node's ledger has a negative balance or cap, and nothing paid starts on that",
-            format!("{OPERATOR} looks at `dispatchctl doctor` and `dispatchctl budget`"),
+            format!("{OPERATOR} looks at `dispatchctl status` and `dispatchctl audit verify`"),
         ),
     }
 }
@@ -178,9 +178,7 @@ fn over_cap_help(
     }
     ways.extend(resets_at.map(|at| format!("send it again after {at}")));
     match window {
-        Some(WindowKey::Run { run, .. }) => ways.push(format!(
-            "send it again with another --run, or {OPERATOR} runs `dispatchctl budget close-run {run}`"
-        )),
+        Some(WindowKey::Run { .. }) => ways.push("send it again with another --run".to_owned()),
         Some(
             WindowKey::RunOfDay { .. }
             | WindowKey::Day(_)
@@ -233,12 +231,12 @@ pub fn wait(wait: &RoomWait) -> Explanation {
         WaitCause::SpendBlocked => Explanation::new(
             "waits because paid work is blocked",
             "the receiving node's budget is used up, or what it would run on keeps failing",
-            format!("{OPERATOR} looks at `dispatchctl budget`"),
+            format!("{OPERATOR} looks at `dispatchctl status`"),
         ),
         WaitCause::SenderHeld => Explanation::new(
             "waits because its sender is held",
             "its sender spent or repeated itself too fast, which is how a runaway looks",
-            format!("{OPERATOR} looks at what it sent and runs `dispatchctl budget resume`"),
+            format!("{OPERATOR} looks at what it sent"),
         ),
     }
 }
@@ -442,9 +440,9 @@ mod tests {
     }
 
     #[test]
-    fn a_named_run_that_is_full_can_be_closed() {
+    fn a_named_run_that_is_full_gives_way_to_another() {
         let told = refusal(&over("run:devbox/nightly", "5", "0"));
-        assert!(told.next.contains("`dispatchctl budget close-run nightly`"), "{told}");
+        assert!(told.next.contains("with another --run"), "{told}");
         assert!(!told.next.contains("--max-cost"), "nothing fits into nothing: {told}");
     }
 

@@ -106,4 +106,27 @@ mod tests {
     fn the_command_line_is_one_that_clap_takes() {
         Cli::command().debug_assert();
     }
+
+    /// Words that lead to a command which is not there leave a person alone at the worst time.
+    #[test]
+    fn no_text_names_a_verb_that_is_not_there() {
+        let planned = ["approvers", "budget", "doctor", "explain", "gc", "keys", "report", "retry", "stream"];
+        let command = Cli::command();
+        let missing: Vec<String> = planned
+            .into_iter()
+            .filter(|verb| command.find_subcommand(verb).is_none())
+            .map(|verb| format!("dispatchctl {verb}"))
+            .collect();
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut open = vec![crates];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if path.extension().is_some_and(|end| end == "rs" || end == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let named = missing.iter().find(|words| text.contains(words.as_str()));
+                assert_eq!(named, None, "{}", path.display());
+            }
+        }
+    }
 }

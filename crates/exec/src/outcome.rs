@@ -105,11 +105,11 @@ fn ended(order: &Order, cause: Cause) -> Option<Ended> {
         }
         Cause::Stop(StopSeen::Stopped(StopWhy::Killed) | StopSeen::Killswitch) => {
             let text = "a killswitch in kill mode ended it";
-            (OutcomeStatus::Killed, said("killed", text, "dispatchctl resume, then dispatchctl retry"))
+            (OutcomeStatus::Killed, said("killed", text, "dispatchctl resume there, then send it again"))
         }
         Cause::Stop(StopSeen::Interrupted) => {
             let text = "its executor was told to end";
-            (OutcomeStatus::Error, said("interrupted", text, "send it again: dispatchctl retry"))
+            (OutcomeStatus::Error, said("interrupted", text, "send it again"))
         }
     };
     Some(Ended { status, reason })

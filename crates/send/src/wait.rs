@@ -57,7 +57,7 @@ fn finish(cli: &Cli, sent: &Sent, end: End, log: Printed) -> Result<Exit, Report
                     format!("what lies at the result's place is unverified: {code}"),
                 )
                 .about(id)
-                .help("look at both nodes' keys with `dispatchctl doctor`; the task may well have run")
+                .help("compare both nodes' keys/ beside dispatch.toml; the task may well have run")
             })
         }
         End::NoAnswer => {

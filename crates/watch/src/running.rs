@@ -93,7 +93,7 @@ fn give_back(
                 reason(
                     "cannot_start",
                     "the executor could not be started five times in a row",
-                    "on the node that runs it: dispatchctl doctor; then send the task again",
+                    "look at the watcher's journal on the node that runs it, then send the task again",
                 )
             };
             finish(tx, home, &row.key, &End::plain(status, why))

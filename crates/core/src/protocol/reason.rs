@@ -150,9 +150,7 @@ impl ReasonCode {
             ReasonCode::FromTheFuture => "set the clocks of both nodes, then send it again as a new task",
             ReasonCode::LifetimeTooLong => "send it again with a nearer --expires",
             ReasonCode::BeforeLedger => "check whether its work was done, then send it again as a new task",
-            ReasonCode::StreamGap => {
-                "look at the sender's outbox, or accept the gap with `dispatchctl stream accept-gap`"
-            }
+            ReasonCode::StreamGap => "look at the sender's outbox: what it sent there did not all arrive",
             ReasonCode::StreamFork => "find out whether the sender's state directory was copied",
             ReasonCode::LimitExceeded => "send it again within the limit",
             ReasonCode::UnknownProfile => "name one of the receiver's profiles, or have it added there",

@@ -126,11 +126,7 @@ fn failure(heard: &Heard, result: &Final) -> Reason {
         return said("max_turns", words, "send it again in smaller parts");
     }
     if result.is_cut_off() {
-        return said(
-            "aborted",
-            format!("the agent was interrupted: {words}"),
-            "send it again: dispatchctl retry",
-        );
+        return said("aborted", format!("the agent was interrupted: {words}"), "send it again");
     }
     let is_api = result.terminal_reason.as_deref() == Some("api_error")
         || result.api_status.is_some()
