@@ -214,7 +214,7 @@ fn an_executor_killed_at_any_point_runs_nothing_twice_and_is_paid_once() {
             Some("ok") => assert_eq!((ran, spent), (1, ATTEMPT_MICROS), "{result:#}"),
             // It may have run or not, nobody can know; so it is not tried again, and paid in full.
             Some("unknown") => {
-                assert_eq!((spent, &result["cost"]["basis"]), (ATTEMPT_MICROS, &"reserved".into()))
+                assert_eq!((spent, &result["cost"]["basis"]), (ATTEMPT_MICROS, &"reserved".into()));
             }
             other => panic!("{other:?}: {result:#}"),
         }

@@ -203,7 +203,7 @@ pub fn points(log: &Path, share: &Path) -> Vec<Point> {
         *count += 1;
         let shown: String =
             arguments.replace(&share.display().to_string(), "$SHARE").chars().take(140).collect();
-        started |= arguments.contains("/started.json");
+        started |= arguments.contains("/started.json") && arguments.contains("O_CREAT");
         let place = if started && ends(call, arguments) { Place::Outcome } else { place(call, arguments) };
         let point = Point { whose, call: call.to_owned(), when: *count, place, shown };
         // Nothing happens between the writes of one transaction that the next one does not hide.
