@@ -134,11 +134,14 @@ impl Node {
         !self.moved.is_empty()
     }
 
-    /// How long until a task in back-off may be leased.
+    /// How long until a task in back-off may be leased, or a drain runs out of its grace.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let now = clock::now();
-        let due = self.ledger.next_due(now).ok()??;
-        u64::try_from(due.since_ms(now)).ok().map(Duration::from_millis)
+        let due = self.ledger.next_due(now).ok().flatten();
+        let grace =
+            self.ledger.meta().ok().and_then(|meta| meta.drain.grace_until).filter(|until| *until > now);
+        let first = due.into_iter().chain(grace).min()?;
+        u64::try_from(first.since_ms(now)).ok().map(Duration::from_millis)
     }
 
     /// True when the ledger owes nothing that this watcher could do now.

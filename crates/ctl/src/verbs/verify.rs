@@ -45,8 +45,21 @@ pub(crate) struct Args {
 struct Finding {
     what: String,
     keyids: Vec<String>,
+    /// False for logs, evidence and the like: nothing that is believed rests on them.
+    sealed: bool,
     /// `None`: this node would take or believe it.
     refused: Option<(String, String)>,
+}
+
+impl Finding {
+    fn unsealed() -> Finding {
+        Finding {
+            what: "a file that nobody seals".to_owned(),
+            keyids: Vec::new(),
+            sealed: false,
+            refused: None,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
@@ -62,12 +75,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
             "file": path,
             "what": finding.what,
             "keyids": finding.keyids,
-            "verified": finding.refused.is_none(),
+            "verified": finding.sealed && finding.refused.is_none(),
             "code": finding.refused.as_ref().map(|(code, _)| code),
             "text": finding.refused.as_ref().map(|(_, text)| text),
         }))?;
-        let verdict =
-            finding.refused.map_or_else(|| "verifies".to_owned(), |(code, text)| format!("{code}: {text}"));
+        let verdict = match finding.refused {
+            Some((code, text)) => format!("{code}: {text}"),
+            None if finding.sealed => "verifies".to_owned(),
+            None => "says nothing for certain".to_owned(),
+        };
         let keys = if finding.keyids.is_empty() {
             String::new()
         } else {
@@ -106,6 +122,7 @@ impl<'a> Judge<'a> {
             return Ok(Finding {
                 what: "no file of the protocol".to_owned(),
                 keyids: Vec::new(),
+                sealed: false,
                 refused: Some((
                     "unknown_name".to_owned(),
                     "its place and name say nothing about what it should be".to_owned(),
@@ -125,6 +142,7 @@ impl<'a> Judge<'a> {
                 return Ok(Finding {
                     what: "a file that is not read".to_owned(),
                     keyids: Vec::new(),
+                    sealed: true,
                     refused: Some((code.to_owned(), error.source.to_string())),
                 });
             }
@@ -173,7 +191,7 @@ impl<'a> Judge<'a> {
             | File::AuditCopy(_)
             | File::Metrics(_)
             | File::Evidence { .. }
-            | File::Tmp(_) => ("a file that nobody seals".to_owned(), Kind::Task, None),
+            | File::Tmp(_) => return Ok(Finding::unsealed()),
         };
         Ok(finding(what, kind, bytes, refused))
     }
@@ -233,7 +251,7 @@ impl<'a> Judge<'a> {
             | LaneFile::ArchivedResult(..)
             | LaneFile::Artifact(_)
             | LaneFile::Evidence { .. } => {
-                return Ok(finding("a file that nobody seals".to_owned(), Kind::Task, bytes, None));
+                return Ok(Finding::unsealed());
             }
         };
         Ok(finding(what, kind, bytes, refused))
@@ -324,5 +342,5 @@ fn finding(what: String, kind: Kind, bytes: &[u8], refused: Option<Refusal>) -> 
             refusal.detail.as_ref().and_then(|detail| detail.as_error()).map(|error| format!(" ({error})"));
         (refusal.code.as_str().to_owned(), format!("{}{}", refusal.code.text(), detail.unwrap_or_default()))
     });
-    Finding { what, keyids, refused }
+    Finding { what, keyids, sealed: true, refused }
 }
