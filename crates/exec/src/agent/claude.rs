@@ -138,8 +138,8 @@ impl Agent for Claude {
         Answer {
             status,
             reason,
-            // The words of a run that failed are its reason, not its answer.
-            final_text: result.filter(|result| !result.is_error).and_then(|result| result.text.clone()),
+            // Also of a run that failed: its last words say why, in the one place where a sender looks first.
+            final_text: result.and_then(|result| result.text.clone()),
             cost: usd.map(|usd| Cost { usd, basis: CostBasis::Reported }),
             // Of a run of which nothing was heard, nobody knows.
             usage: self.heard.session_id.as_ref().map(|_| self.heard.usage()),

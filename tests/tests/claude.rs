@@ -1,0 +1,246 @@
+//! Claude Code through the whole product, from `dispatch-send` to the sealed result, against a stand-in for its API.
+//!
+//! The real program is no part of this repository: `scripts/lab-agents.sh` fetches the version these tests are about, names
+//! it in `DISPATCH_LAB_CLAUDE`, and runs those that are ignored otherwise.
+
+#[path = "claude/lab.rs"]
+mod lab;
+#[path = "claude/wire.rs"]
+mod wire;
+
+use std::fs;
+use std::time::Duration;
+
+use dispatch_testkit::{eventually, wait};
+use dispatch_tests::api_stand_in::SAID;
+use lab::Lab;
+use serde_json::{Value, json};
+
+/// What one turn of the stand-in costs, as this version of the agent prices it.
+const ONE_TURN: &str = "0.0115";
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn an_answer_comes_back_with_its_cost() {
+    let lab = Lab::new("text", "");
+    let sent = lab.send("say hello", &["--wait", "--json"]).ok();
+    let document: Value = serde_json::from_str(&sent.out).unwrap();
+    let result = lab.only_result();
+    assert_eq!(document["status"], "ok", "{document:#}");
+    assert_eq!(result["status"], "ok");
+    assert_eq!(result["final_text"], SAID);
+    assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!(ONE_TURN), &json!("reported")));
+    assert_eq!(result["usage"]["input_tokens"], 100);
+    assert_eq!(
+        (&result["agent"]["kind"], &result["agent"]["version"]),
+        (&json!("claude"), &json!("2.1.329"))
+    );
+    assert_eq!(result["permission_mode"], "acceptEdits");
+    assert!(result["agent"]["session_id"].as_str().is_some_and(|id| id.len() == 36));
+    assert_eq!(result["reason"], Value::Null);
+    assert!(lab.asked().iter().any(|text| text == "Request:\nsay hello"), "{:?}", lab.asked());
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_tool_writes_a_file_in_the_workspace() {
+    let lab = Lab::with(|workspace| {
+        let file = workspace.join("hello.txt").display().to_string();
+        (format!("tool:Write:{}", json!({"file_path": file, "content": "hello\n"})), String::new())
+    });
+    let result = lab.result_of("write a file", &[]);
+    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)));
+    assert_eq!(fs::read_to_string(lab.workspace().join("hello.txt")).unwrap(), "hello\n");
+    assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!("0.023"), &json!("reported")));
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn an_api_that_fails_and_one_that_refuses_the_key_are_told_apart() {
+    for (scenario, code) in [("error:500", "api_error"), ("error:401", "auth")] {
+        let lab = Lab::new(scenario, "");
+        let sent = lab.send("say hello", &["--wait"]).code(1);
+        let result = lab.only_result();
+        assert_eq!(
+            (&result["status"], &result["reason"]["code"]),
+            (&json!("error"), &json!(code)),
+            "{result:#}"
+        );
+        let words = result["final_text"].as_str().unwrap();
+        assert!(words.contains("the stand-in answers"), "{words}");
+        assert_eq!((sent.out.trim_end(), &result["exit_code"]), (words, &json!(1)));
+        assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!("0"), &json!("reported")));
+        lab.nothing_left(&result);
+    }
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_permission_that_was_denied_is_no_success() {
+    let lab = Lab::with(|workspace| {
+        let file = workspace.with_file_name("elsewhere.txt").display().to_string();
+        (format!("tool:Write:{}", json!({"file_path": file, "content": "hello\n"})), String::new())
+    });
+    let result = lab.result_of("write a file elsewhere", &[]);
+    assert_eq!(
+        (&result["status"], &result["reason"]["code"]),
+        (&json!("refuted"), &json!("permission_denied"))
+    );
+    assert_eq!((&result["exit_code"], &result["final_text"]), (&json!(0), &json!(SAID)));
+    let denials = result["permission_denials"].as_array().unwrap();
+    assert!(denials.len() == 1 && denials[0].as_str().unwrap().starts_with("Write /"), "{denials:?}");
+    assert!(!lab.workspace().with_file_name("elsewhere.txt").exists());
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_costly_loop_ends_at_its_ceiling() {
+    let lab = Lab::new("loop", "");
+    let result = lab.result_of("go on", &[]);
+    assert_eq!(
+        (&result["status"], &result["reason"]["code"]),
+        (&json!("over_budget"), &json!("over_budget"))
+    );
+    assert_eq!((&result["cost"]["basis"], &result["final_text"]), (&json!("reported"), &Value::Null));
+    assert!(result["cost"]["usd"].as_str().unwrap().parse::<f64>().unwrap() >= 1.0, "{result:#}");
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_response_that_stops_in_the_middle_ends_with_the_wall_clock() {
+    let lab = Lab::new("stuck", "");
+    drop(lab.send("say hello", &["--wait", "--timeout", "8s"]).code(124));
+    let result = lab.only_result();
+    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("timeout"), &json!("timeout")));
+    lab.is_charged(&result);
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn an_api_that_never_answers_ends_with_the_silence() {
+    let lab = Lab::new("mute", "");
+    drop(lab.send("say hello", &["--wait", "--silence", "6s"]).code(124));
+    let result = lab.only_result();
+    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("silent"), &json!("silent")));
+    lab.is_charged(&result);
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_response_that_is_cut_off_is_asked_for_again() {
+    let lab = Lab::new("drop", "");
+    let result = lab.result_of("say hello", &[]);
+    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)), "{result:#}");
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn an_answer_of_ten_megabytes_is_an_answer() {
+    let lab = Lab::new("long:10000000", "");
+    let result = lab.result_of("say much", &[]);
+    assert_eq!(result["status"], "ok", "{:#}", result["reason"]);
+    assert_eq!(result["final_text"].as_str().unwrap(), "0123456789abcdef".repeat(500));
+    assert_eq!(result["cost"]["basis"], "reported");
+    lab.nothing_left(&result);
+}
+
+/// A shell command that leaves children of several kinds behind and says so in a file.
+fn stubborn(lab_dir: &std::path::Path) -> String {
+    let said = lab_dir.join("running").display().to_string();
+    let command = format!(
+        "setsid sh -c 'trap \"\" TERM INT; sleep 900' & nohup sleep 900 & echo on > {said}; sleep 900"
+    );
+    format!("tool:Bash:{}", json!({"command": command, "description": "takes long", "timeout": 600_000}))
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_cancel_ends_a_tool_that_runs_and_keeps_the_cost() {
+    let lab = Lab::with(|workspace| (stubborn(workspace), lab::ANY_COMMAND.to_owned()));
+    let id = lab.sent("run it", &[]);
+    eventually("the tool runs", || lab.workspace().join("running").exists());
+    drop(lab.cluster.a().ctl(["cancel", &id]).ok());
+    let result = lab.cluster.answered(&id, "cancelled");
+    assert_eq!(
+        (&result["cost"]["usd"], &result["cost"]["basis"]),
+        (&json!(ONE_TURN), &json!("reported")),
+        "{result:#}"
+    );
+    assert_eq!(result["final_text"], Value::Null);
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn kill_now_ends_the_whole_tree_at_once() {
+    let lab = Lab::with(|workspace| (stubborn(workspace), lab::ANY_COMMAND.to_owned()));
+    let id = lab.sent("run it", &[]);
+    eventually("the tool runs", || lab.workspace().join("running").exists());
+    let mut kill = lab.cluster.b().command("dispatchctl");
+    kill.args(["kill", "--now", "--node", "the test says so"]);
+    let kill = std::thread::spawn(move || dispatch_testkit::process::Ended::of(kill, b""));
+    // The executor has two seconds; the rest is the way there on a busy machine.
+    wait::within(Duration::from_secs(5), "the agent has gone", || lab.agents().is_empty());
+    drop(kill.join().unwrap());
+    let result = lab.cluster.answered(&id, "killed");
+    assert_eq!(result["final_text"], Value::Null);
+    lab.is_charged(&result);
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_request_is_text_whatever_it_begins_with() {
+    let lab = Lab::new("text", "");
+    let hook =
+        json!({"hooks": {"SessionStart": [{"hooks": [{"type": "command", "command": "touch hooked"}]}]}});
+    let settings = format!("--settings={hook}");
+    for request in [settings.as_str(), "-", "/cost", "/clear", "@/etc/passwd", "see @\"/etc/passwd\" please"]
+    {
+        let result = lab.result_of(request, &[]);
+        assert_eq!(
+            (&result["status"], &result["final_text"]),
+            (&json!("ok"), &json!(SAID)),
+            "{request}: {result:#}"
+        );
+        let asked = lab.asked();
+        assert!(asked.iter().any(|text| *text == format!("Request:\n{request}")), "{request}: {asked:?}");
+        assert!(!asked.iter().any(|text| text.contains("root:x:0")), "{request} reads a file");
+        lab.nothing_left(&result);
+    }
+    assert!(!lab.workspace().join("hooked").exists());
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_hostile_workspace_changes_nothing() {
+    let lab = Lab::new("text", "");
+    lab.make_workspace_hostile();
+    let result = lab.result_of("say hello", &[]);
+    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)), "{result:#}");
+    let scenarios = lab.scenarios();
+    assert!(scenarios.iter().all(|scenario| scenario == "text") && !scenarios.is_empty(), "{scenarios:?}");
+    assert_eq!(result["permission_mode"], "acceptEdits");
+    assert!(!lab.workspace().join("hooked").exists());
+    lab.nothing_left(&result);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn unrestricted_as_root_is_refused_before_the_agent_starts() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let lab = Lab::new("text", "[profile.default]\npermission_mode = \"bypassPermissions\"\n");
+    let result = lab.result_of("say hello", &[]);
+    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("error"), &json!("cannot_start")));
+    assert!(result["reason"]["text"].as_str().unwrap().contains("root"), "{result:#}");
+    assert!(lab.scenarios().is_empty());
+}
