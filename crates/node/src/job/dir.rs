@@ -12,6 +12,9 @@ use super::files::{Order, Outcome, Progress, Started, Stop};
 use super::lock::{Locked, acquire};
 use super::store::{self, JobError, Keep};
 
+/// The directory of a lease, its task's and its sender's: those that hold a new name for every task.
+const LEVELS_SYNCED: usize = 3;
+
 /// Whether a file that only has to exist is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -68,26 +71,25 @@ impl JobDir {
         (epoch.to_string() == epoch_text).then(|| JobDir { path: path.to_owned(), from, id, epoch })
     }
 
-    /// Makes the directory of a lease, with its order and the request, and syncs the order: once this returns, the
-    /// executor may be spawned. The request needs no sync: an attempt is never continued after a power cut.
+    /// Makes the directory of a lease, with its order and the request. Once this returns, the executor may be spawned; what
+    /// is below the sender's directory is synced by [`JobDir::write_started`], because before that nothing hangs on it: a
+    /// lease whose directory a power cut takes came to no start. The request needs no sync: an attempt is never continued
+    /// after a power cut.
     ///
     /// # Errors
     /// The disk fails, or the directory is there already (none is reused). What was made of it is then left for a later
     /// [`JobDir::remove`].
     pub fn create(state: &Path, order: &Order, request: &[u8]) -> Result<JobDir, JobError> {
         let job = JobDir::at(state, &order.from, order.task, order.epoch);
-        let order_path = job.file("order.json");
+        let order_path = job.order_path();
         let bytes = store::encode(&order_path, order)?;
-        let made_above = make_parents(&job.path)?;
+        for changed in make_parents(&job.path)? {
+            store::sync_dir(&changed)?;
+        }
         make_dir(&job.path)?;
         drop(store::create_new(&job.file("stdin"), request)?);
         // Written in place: nobody reads it before the executor is spawned.
-        let file = store::create_new(&order_path, &bytes)?;
-        store::sync_new(
-            &file,
-            &order_path,
-            &[std::slice::from_ref(&job.path), made_above.as_slice()].concat(),
-        )?;
+        drop(store::create_new(&order_path, &bytes)?);
         Ok(job)
     }
 
@@ -121,6 +123,10 @@ impl JobDir {
         self.path.join(name)
     }
 
+    fn order_path(&self) -> PathBuf {
+        self.file("order.json")
+    }
+
     /// Where the agent's output goes.
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
@@ -152,7 +158,7 @@ impl JobDir {
     /// # Errors
     /// The disk fails, or the file is not valid, or there is none.
     pub fn read_order(&self) -> Result<Order, JobError> {
-        let path = self.file("order.json");
+        let path = self.order_path();
         store::read(&path)?.ok_or_else(|| JobError::io("open", &path)(io::ErrorKind::NotFound.into()))
     }
 
@@ -213,7 +219,8 @@ impl JobDir {
         store::read(&self.file("outcome.json"))
     }
 
-    /// Writes and syncs `started.json`.
+    /// Writes `started.json` and syncs it, the order, and the directories that lead to both. They are synced at the same
+    /// time, so that a file system with a journal needs one commit for all: this is on the way of every task to its agent.
     ///
     /// # Errors
     /// The disk fails; then no agent may be started.
@@ -222,7 +229,8 @@ impl JobDir {
         let bytes = store::encode(&path, started)?;
         // Written in place: it counts by being there.
         let file = store::create_new(&path, &bytes)?;
-        store::sync_new(&file, &path, std::slice::from_ref(&self.path))
+        let above = self.path.ancestors().take(LEVELS_SYNCED).map(Path::to_owned);
+        store::sync_together(&file, &path, &[self.order_path()].into_iter().chain(above).collect::<Vec<_>>())
     }
 
     /// Writes and syncs `stop.json`. `killed` may follow `cancelled`; the executor then uses the short ladder.
@@ -313,7 +321,7 @@ fn make_dir(path: &Path) -> Result<(), JobError> {
     DirBuilder::new().mode(0o700).create(path).map_err(JobError::io("create", path))
 }
 
-/// Makes what is missing above `path`, and answers the directories whose own listing changed, the lowest first.
+/// Makes what is missing above `path`, and answers the directories above the sender's whose own listing changed.
 fn make_parents(path: &Path) -> Result<Vec<PathBuf>, JobError> {
     let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
     for dir in missing.iter().rev() {
@@ -322,7 +330,8 @@ fn make_parents(path: &Path) -> Result<Vec<PathBuf>, JobError> {
             other => other?,
         }
     }
-    Ok(path.ancestors().skip(1).take(missing.len().saturating_add(1)).map(Path::to_owned).collect())
+    let changed = path.ancestors().take(missing.len().saturating_add(2)).skip(LEVELS_SYNCED);
+    Ok(changed.map(Path::to_owned).collect())
 }
 
 /// The entries of a directory by name; none where it is absent or something else than a directory.

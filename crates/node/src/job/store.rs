@@ -230,15 +230,19 @@ fn forget(temporary: &Path) {
     drop(fs::remove_file(temporary));
 }
 
-/// Makes a new file and the directories that lead to it last. They are synced at the same time, so that a file system
-/// with a journal needs one commit for all of them: this is on the way of every task to its agent.
-pub(super) fn sync_new(file: &File, path: &Path, dirs: &[PathBuf]) -> Result<(), JobError> {
+/// Makes a new file last, and whatever lies at the other paths, all at the same time.
+pub(super) fn sync_together(file: &File, path: &Path, others: &[PathBuf]) -> Result<(), JobError> {
     std::thread::scope(|scope| {
-        let others: Vec<_> = dirs.iter().map(|dir| scope.spawn(|| sync_dir(dir))).collect();
+        let others: Vec<_> = others.iter().map(|other| scope.spawn(|| sync_path(other))).collect();
         let synced = file.sync_all().map_err(JobError::io("sync", path));
         let all = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
         all.fold(synced, Result::and)
     })
+}
+
+fn sync_path(path: &Path) -> Result<(), JobError> {
+    let handle = File::open(path).map_err(JobError::io("open", path))?;
+    handle.sync_all().map_err(JobError::io("sync", path))
 }
 
 /// Makes the names in a directory last.
