@@ -24,3 +24,6 @@ fi
 
 step tests
 cargo test --workspace --locked
+
+step demo
+scripts/demo.sh

@@ -63,7 +63,9 @@ impl Explain for ShareError {
             ErrorKind::Unreachable => {
                 Some("is the share mounted? `dispatchctl init` adds what is missing on it".to_owned())
             }
-            ErrorKind::Denied => Some("look at owner and mode of the share's directories".to_owned()),
+            ErrorKind::Denied => Some("look at owner and mode of the share's directories; nodes that run as different users need one group and \
+                 `dispatchctl init --group`"
+                    .to_owned()),
             ErrorKind::NoSpace => Some("make room on the share".to_owned()),
             ErrorKind::Absent
             | ErrorKind::Conflict(_)

@@ -400,6 +400,13 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_same_table_of_exit_codes() {
+        let readme = include_str!("../../../README.md");
+        let table = exit_codes_help();
+        assert!(readme.contains(table.trim_start_matches("Exit codes:\n")), "{table}");
+    }
+
+    #[test]
     fn a_panic_ends_with_the_code_for_our_own_bugs() {
         let code = door(Form::Text, || panic!("on purpose"));
         assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(70)));

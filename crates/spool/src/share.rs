@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::time::Timestamp;
@@ -379,9 +379,14 @@ pub enum Disposition {
     Halt,
 }
 
+/// A path below the root; the root itself is the dot.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    if path.as_os_str().is_empty() { Path::new(".").display() } else { path.display() }
+}
+
 /// A failed operation on the share.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {op} `{}`: {kind}", path.display())]
+#[error("cannot {op} `{}`: {kind}", shown(path))]
 pub struct ShareError {
     /// The operation.
     pub op: Op,
