@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use dispatch_core::planner::stop::Latch;
@@ -18,6 +19,7 @@ use dispatch_spool::layout::File;
 use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
+use crate::beat::NOT_KNOWN;
 use crate::beating::{self, Heard};
 use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
@@ -111,6 +113,8 @@ pub(crate) struct Node {
     pub(crate) last_queued: u64,
     pub(crate) higher_since: Option<(u64, Instant)>,
     pub(crate) audit_copied: u64,
+    /// How long the copy of the audit was left on the share; [`NOT_KNOWN`] until a write has come back.
+    pub(crate) audit_length: Arc<AtomicU64>,
     /// Names of this node, outside any task, that somebody else's bytes stood at.
     pub(crate) squatted: Vec<File>,
     /// Senders whose inbox was read to its end by the last look at it.
@@ -194,6 +198,7 @@ impl Node {
             last_queued: 0,
             higher_since: None,
             audit_copied: 0,
+            audit_length: Arc::new(AtomicU64::new(NOT_KNOWN)),
             squatted: Vec::new(),
             read_to_end: BTreeSet::new(),
             record: None,
