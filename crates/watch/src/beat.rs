@@ -1,8 +1,6 @@
 //! The node's own signs of life, its copy of the audit, and what it reads again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::fleet::HealthLimits;
@@ -27,16 +25,13 @@ use crate::workers::Place;
 /// Lines of the audit copied at once.
 const AUDIT_LINES_MAX: usize = 5_000;
 
-/// The length of a copy that has to be written anew.
-pub(crate) const NOT_KNOWN: u64 = 0;
-
 /// How lines get into the copy of the audit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Copy {
     /// The copy begins with them.
     Anew,
-    /// They follow what is there, so many bytes.
-    Appended { to: u64 },
+    /// They follow what is there.
+    Appended,
 }
 
 impl Node {
@@ -94,34 +89,47 @@ impl Node {
         Ok(())
     }
 
-    /// Appends what the copy on the share lacks. A copy that did not get what it was told, or that is not as long as it
-    /// was left, is written anew.
+    /// Appends what the copy on the share lacks. A copy that is not as long then as it should be is written anew: it was
+    /// cut, or put back to an older one.
     fn copy_audit(&mut self) -> Result<(), Leave> {
-        let length = Arc::clone(&self.audit_length);
-        let before = length.swap(NOT_KNOWN, Ordering::Relaxed);
-        if before == NOT_KNOWN {
-            self.audit_copied = 0;
-        }
         let lines = self.ledger.audit_lines(self.audit_copied, AUDIT_LINES_MAX)?;
-        let Some(last) = lines.last() else {
-            length.store(before, Ordering::Relaxed);
-            return Ok(());
-        };
-        let copy = if self.audit_copied == 0 { Copy::Anew } else { Copy::Appended { to: before } };
-        let copied = last.n;
+        let Some(last) = lines.last() else { return Ok(()) };
+        let (copy, copied) = (if self.audit_copied == 0 { Copy::Anew } else { Copy::Appended }, last.n);
         let mut text = String::new();
         for line in &lines {
             text.push_str(&line.line);
             text.push('\n');
         }
+        let added = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let length = match copy {
+            Copy::Anew => added,
+            Copy::Appended => self.audit_length.saturating_add(added),
+        };
         let file = File::AuditCopy(self.home.node.clone());
-        self.tell(move |share| {
-            let (now, squatted) = write_audit(share, &file, text.as_bytes(), copy)?;
-            length.store(now, Ordering::Relaxed);
-            Ok(squatted)
-        });
-        self.audit_copied = copied;
+        let job = move |share: &dyn Share| Reply::Copied {
+            length,
+            done: write_audit(share, &file, text.as_bytes(), copy),
+        };
+        if self.workers.submit(&Place::Root, job) {
+            (self.audit_copied, self.audit_length) = (copied, length);
+        }
         Ok(())
+    }
+
+    /// What became of the copy, which should be `length` bytes long now.
+    pub(crate) fn copied(&mut self, length: u64, done: Result<(u64, Vec<File>), ShareError>) {
+        match done {
+            Ok((now, squatted)) => {
+                self.squatted.extend(squatted);
+                if now != length {
+                    self.audit_copied = 0;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the copy of the audit could not be written; it is written anew");
+                self.audit_copied = 0;
+            }
+        }
     }
 
     /// Reads the configuration again; a bad one keeps the old one and says so.
@@ -216,19 +224,18 @@ fn seen(row: &PeerRow, now: Timestamp) -> PeerSeen {
     }
 }
 
-/// Writes lines of the copy; answers how long it is now, where that is what it should be.
+/// Writes lines of the copy; answers how long it is now.
 fn write_audit(
     share: &dyn Share,
     file: &File,
     text: &[u8],
     copy: Copy,
 ) -> Result<(u64, Vec<File>), ShareError> {
-    let added = u64::try_from(text.len()).unwrap_or(NOT_KNOWN);
     match copy {
-        Copy::Anew => filing::replace_own(share, file, text).map(|squatted| (added, squatted)),
-        Copy::Appended { to } => {
-            let now = share.append_own(file, text)?;
-            Ok((if now == to.saturating_add(added) { now } else { NOT_KNOWN }, Vec::new()))
+        Copy::Anew => {
+            let squatted = filing::replace_own(share, file, text)?;
+            Ok((u64::try_from(text.len()).unwrap_or(u64::MAX), squatted))
         }
+        Copy::Appended => Ok((share.append_own(file, text)?, Vec::new())),
     }
 }

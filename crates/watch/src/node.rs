@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use dispatch_core::planner::stop::Latch;
@@ -19,7 +18,6 @@ use dispatch_spool::layout::File;
 use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
-use crate::beat::NOT_KNOWN;
 use crate::beating::{self, Heard};
 use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
@@ -113,8 +111,8 @@ pub(crate) struct Node {
     pub(crate) last_queued: u64,
     pub(crate) higher_since: Option<(u64, Instant)>,
     pub(crate) audit_copied: u64,
-    /// How long the copy of the audit was left on the share; [`NOT_KNOWN`] until a write has come back.
-    pub(crate) audit_length: Arc<AtomicU64>,
+    /// How long the copy of the audit should be on the share by now.
+    pub(crate) audit_length: u64,
     /// Names of this node, outside any task, that somebody else's bytes stood at.
     pub(crate) squatted: Vec<File>,
     /// Senders whose inbox was read to its end by the last look at it.
@@ -198,7 +196,7 @@ impl Node {
             last_queued: 0,
             higher_since: None,
             audit_copied: 0,
-            audit_length: Arc::new(AtomicU64::new(NOT_KNOWN)),
+            audit_length: 0,
             squatted: Vec::new(),
             read_to_end: BTreeSet::new(),
             record: None,
@@ -392,11 +390,8 @@ impl Node {
                 }
             }
             Reply::Chores { news, done } => self.chores_done(*news, done),
-            Reply::Copied(Err(error)) => {
-                tracing::debug!(%error, "the copy of the audit could not be written; it is written anew");
-                self.audit_copied = 0;
-            }
-            Reply::Told(Ok(squatted)) | Reply::Copied(Ok(squatted)) => self.squatted.extend(squatted),
+            Reply::Copied { length, done } => self.copied(length, done),
+            Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
             Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),
         }
         if let Place::Peer(peer) = &place

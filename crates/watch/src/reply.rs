@@ -22,8 +22,9 @@ pub(crate) enum Reply {
     Answered(Laid),
     /// Files were removed or set aside; `tasks` were about inbox names.
     Cleared { peer: NodeName, tasks: Vec<TaskId>, done: Result<(), ShareError> },
-    /// The copy of the audit was brought up to date, or not: then it is written anew.
-    Copied(Result<Vec<File>, ShareError>),
+    /// The copy of the audit was brought to `length`, or not: then it is written anew. With its length now, and the names
+    /// that were squatted on.
+    Copied { length: u64, done: Result<(u64, Vec<File>), ShareError> },
     /// A round of chores with one peer.
     Chores { news: Box<News>, done: Result<(), ChoreError> },
     /// The heartbeat or the boot record was written, or not; with the names that were squatted on.
