@@ -14,7 +14,7 @@ use dispatch_spool::layout::{File, LaneFile};
 use dispatch_spool::share::Share;
 use std::time::Instant;
 
-use crate::filing::{self, AnswerTask, FileTask, WhatStands};
+use crate::filing::{self, AnswerTask, FileTask, Log, Mirrors, WhatStands};
 use crate::home::PeerHome;
 use crate::node::{CONTAINED_FOR, Leave, Node, Reach};
 use crate::pass::After;
@@ -234,11 +234,13 @@ impl Node {
         Ok(())
     }
 
-    fn log_of(&self, key: &TaskKey) -> Result<Option<(std::path::PathBuf, u64)>, LedgerError> {
+    fn log_of(&self, key: &TaskKey) -> Result<Log, LedgerError> {
         let attempts = self.ledger.attempts(key)?;
-        let Some(last) = attempts.iter().rev().find(|attempt| attempt.started_at.is_some()) else {
-            return Ok(None);
+        let mut started = attempts.iter().rev().filter(|attempt| attempt.started_at.is_some());
+        let Some(last) = started.next() else {
+            return Ok(Log { path: None, bytes: 0, mirrors: Mirrors::OfOne });
         };
+        let mirrors = if started.next().is_some() { Mirrors::OfSeveral } else { Mirrors::OfOne };
         let job = JobDir::at(self.home.config.state.path(), &key.from, key.id, last.epoch);
         let told = last.outcome.as_deref().and_then(|text| serde_json::from_str::<Outcome>(text).ok());
         let bytes = match told {
@@ -246,7 +248,7 @@ impl Node {
             // Nobody said how long it is: what is there is all there is.
             None => std::fs::metadata(job.log_path()).map_or(0, |meta| meta.len()),
         };
-        Ok((bytes > 0).then(|| (job.log_path(), bytes)))
+        Ok(Log { path: (bytes > 0).then(|| job.log_path()), bytes, mirrors })
     }
 }
 

@@ -43,8 +43,28 @@ pub(crate) struct AnswerTask {
     pub(crate) envelope: Vec<u8>,
     pub(crate) result: Vec<u8>,
     pub(crate) is_mine: IsMine,
-    /// The local log and its length.
-    pub(crate) log: Option<(PathBuf, u64)>,
+    /// The log of the last attempt.
+    pub(crate) log: Log,
+}
+
+/// What an attempt printed, as it lies in its job directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// Where; none where nothing was printed.
+    pub(crate) path: Option<PathBuf>,
+    /// How long it is.
+    pub(crate) bytes: u64,
+    /// Whose copy may stand on the share.
+    pub(crate) mirrors: Mirrors,
+}
+
+/// Whose live copies of a log may have been written under a task's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mirrors {
+    /// Those of one attempt: a copy as long as its log is that log.
+    OfOne,
+    /// Those of several, and an earlier one's stays where the last one's got lost: no length tells them apart.
+    OfSeveral,
 }
 
 /// What laying or answering came to.
@@ -95,8 +115,11 @@ pub(crate) fn answer(share: &dyn Share, task: &AnswerTask) -> Laid {
 fn answer_files(share: &dyn Share, task: &AnswerTask) -> Result<Vec<Alarm>, ShareError> {
     let (lane, id) = (&task.lane, task.key.id);
     let mut alarms = Vec::new();
-    if let Some((path, bytes)) = &task.log {
-        publish_log(share, &File::log(lane, id), path, *bytes, &mut alarms)?;
+    let log = File::log(lane, id);
+    match (&task.log.path, task.log.mirrors) {
+        (Some(path), _) => publish_log(share, &log, path, &task.log, &mut alarms)?,
+        (None, Mirrors::OfSeveral) => clear(share, &log)?,
+        (None, Mirrors::OfOne) => {}
     }
     let files =
         [(File::done(lane, id), task.envelope.clone()), (File::result(lane, id), task.result.clone())];
@@ -121,10 +144,10 @@ fn publish_log(
     share: &dyn Share,
     file: &File,
     path: &Path,
-    bytes: u64,
+    log: &Log,
     alarms: &mut Vec<Alarm>,
 ) -> Result<(), ShareError> {
-    if share.stat(file).is_ok_and(|stat| stat.bytes == bytes) {
+    if log.mirrors == Mirrors::OfOne && share.stat(file).is_ok_and(|stat| stat.bytes == log.bytes) {
         return Ok(());
     }
     // A log whose local copy is gone (a day after it was published, or lost with the disk) cannot be written again.
