@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use dispatch_testkit::cluster::{list, name_of, names};
 use dispatch_testkit::process::Ended;
 use dispatch_testkit::wait::{try_within, within};
-use dispatch_testkit::{Bins, Cluster, Node, Watcher, bins, books, check, mail, process};
+use dispatch_testkit::{Bins, Cluster, Node, Watcher, bins, books, check, eventually, mail, mix, process};
 use serde_json::Value;
 
 /// How long a soak is disturbed, unless told otherwise.
@@ -616,4 +616,43 @@ fn no_log_of_an_earlier_attempt_is_taken_for_one_of_the_same_length() {
     let (result, log) =
         second_attempt("echo two; until grep -q two \"$log\"; do sleep 0.01; done; echo one > \"$log\"");
     assert_eq!((&result["log_bytes"], log.as_deref()), (&4.into(), Some("two\n")), "{result:#}");
+}
+
+/// Copies a ledger over another, its journal with it. No watcher may have either.
+fn copy_ledger(from: &Path, to: &Path) {
+    for old in list(to).into_iter().filter(|file| name_of(file).starts_with("ledger.db")) {
+        fs::remove_file(old).unwrap();
+    }
+    for file in list(from).into_iter().filter(|file| name_of(file).starts_with("ledger.db")) {
+        fs::copy(&file, to.join(name_of(&file))).unwrap();
+    }
+}
+
+#[test]
+fn a_recovery_tells_what_all_attempts_of_a_task_cost() {
+    let cluster = mix::cluster(&bins());
+    let b = cluster.b().watch();
+    let script = mix::noting(&cluster, "again", "[ $DISPATCH_ATTEMPT = 2 ] || exit 3; exec sleep 100009");
+    let id = cluster.a().send("b", &script, &["--profile", "paid", "--max-attempts", "2"]);
+    eventually("the second attempt runs", || cluster.runs.of("again.2") == 1);
+    assert_eq!(b.stop(), 0);
+    let older = cluster.outside().join("older");
+    fs::create_dir(&older).unwrap();
+    copy_ledger(&cluster.b().state_dir(), &older);
+    let b = cluster.b().watch();
+    let later = cluster.a().send("b", "echo later", &[]);
+    cluster.answered(&later, "ok");
+    let shown = books::ledger(cluster.b()).head().unwrap().seq;
+    eventually("a heartbeat shows it", || {
+        let beat = fs::read(cluster.share().join("heartbeats/b.json")).unwrap();
+        let beat = mail::open(&beat, &cluster.pair("a", "b").bytes()).unwrap();
+        beat.value["audit"]["seq"].as_u64() >= Some(shown)
+    });
+    b.crash();
+    copy_ledger(&older, &cluster.b().state_dir());
+    drop(cluster.b().ctl(["recover", "--accept-rollback", "an older copy"]).ok());
+    let _b = cluster.b().watch();
+    let result = cluster.answered(&id, "unknown");
+    assert_eq!(check::micros(&result["cost"]["usd"]), 2 * mix::ATTEMPT_MICROS, "{result:#}");
+    check::no_process_with_mark_left(cluster.b());
 }

@@ -11,6 +11,7 @@ use dispatch_core::protocol::result::{AttemptSummary, Reason, Status, Subject, T
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{AttemptEnd, AttemptRow, Closing as Closed, Ending, Entry, LedgerError, TaskKey, Tx};
 use dispatch_node::config::Config;
+use dispatch_node::job::JobDir;
 use serde_json::json;
 
 use super::{Shows, Why};
@@ -37,36 +38,57 @@ pub(super) fn end_all(tx: &mut Tx<'_>, closing: &Closing<'_>) -> Result<usize, L
     let open = tx.open_tasks()?;
     for task in &open {
         let costs = settle(tx, &task.key)?;
-        end_attempts(tx, &task.key, closing.now)?;
+        end_attempts(tx, &task.key, closing)?;
         end(tx, &task.key, closing, costs)?;
     }
     Ok(open.len())
 }
 
-/// Charges the whole of every open reservation of a task; answers what that was.
+/// Charges the whole of every open reservation of a task; answers what the task cost, its earlier attempts with it.
 fn settle(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Cost, LedgerError> {
-    let mut charged: Option<Usd> = None;
+    let mut whole = Cost::NOTHING;
+    for attempt in tx.attempts(key)? {
+        if let (Some(usd), Some(basis)) = (attempt.cost, attempt.basis) {
+            whole = together(whole, usd, basis);
+        }
+    }
     for reservation in tx.open_reservations()?.into_iter().filter(|one| one.key == *key) {
         let (Closed::Now | Closed::Before) =
             tx.settle(reservation.id, reservation.amount, CostBasis::Reserved)?;
-        charged =
-            Some(charged.and_then(|sum| sum.checked_add(reservation.amount)).unwrap_or(reservation.amount));
+        whole = together(whole, reservation.amount, CostBasis::Reserved);
     }
-    Ok(match charged {
-        Some(usd) => Cost { usd: Some(usd), basis: CostBasis::Reserved, reserved_usd: usd },
-        None => Cost::NOTHING,
-    })
+    Ok(whole)
 }
 
-fn end_attempts(tx: &mut Tx<'_>, key: &TaskKey, now: Timestamp) -> Result<(), LedgerError> {
+/// Adds a charge; the sum is known no better than the worst of its parts.
+fn together(cost: Cost, usd: Usd, basis: CostBasis) -> Cost {
+    let weakness = |basis: CostBasis| match basis {
+        CostBasis::None => 0,
+        CostBasis::Reported => 1,
+        CostBasis::Derived => 2,
+        CostBasis::Reserved => 3,
+    };
+    let sum = |known: Usd| known.checked_add(usd).unwrap_or(known);
+    Cost {
+        usd: Some(cost.usd.map_or(usd, sum)),
+        basis: if weakness(basis) > weakness(cost.basis) { basis } else { cost.basis },
+        reserved_usd: sum(cost.reserved_usd),
+    }
+}
+
+/// A start that the watcher had not noted yet counts by what its executor wrote: the agent may have run.
+fn end_attempts(tx: &mut Tx<'_>, key: &TaskKey, closing: &Closing<'_>) -> Result<(), LedgerError> {
+    let state = closing.config.state.path();
     for attempt in tx.attempts(key)?.into_iter().filter(|attempt| attempt.ended_at.is_none()) {
-        if attempt.started_at.is_none() {
+        let written = JobDir::at(state, &key.from, key.id, attempt.epoch).read_started().ok().flatten();
+        let started_at = attempt.started_at.or(written.map(|started| started.at));
+        if started_at.is_none() {
             tx.revoke(attempt.epoch)?;
             continue;
         }
         let end = AttemptEnd {
-            started_at: None,
-            ended_at: now,
+            started_at,
+            ended_at: closing.now,
             status: Some(Status::Unknown),
             cost: None,
             basis: None,
