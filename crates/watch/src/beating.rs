@@ -15,7 +15,8 @@ use dispatch_core::protocol::heartbeat::{
 use dispatch_core::protocol::names::NodeName;
 use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
-use dispatch_core::protocol::seal::Verified;
+use dispatch_core::protocol::reason::ReasonCode;
+use dispatch_core::protocol::seal::{RawEnvelope, Verified};
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{Advance, Entry, LedgerError, Reader, ShownHead, Tx, Witnessing};
 use serde_json::json;
@@ -180,20 +181,36 @@ pub(crate) struct Heard {
     pub(crate) beat: Verified<Heartbeat>,
 }
 
-/// Judges the bytes of a peer's heartbeat. `None` for one that does not count or is the one known already.
+/// What the bytes of a peer's heartbeat come to.
+pub(crate) enum Hearing {
+    /// The peer is alive.
+    Advances(Box<Heard>),
+    /// Sealed by the peer, and older than what it showed already: revives nobody.
+    Replayed,
+    /// The one known already, or none that counts.
+    Nothing,
+}
+
+/// Judges the bytes of a peer's heartbeat.
 pub(crate) fn hear(
     reader: &Reader,
     home: &Home,
     node: &NodeName,
     bytes: &[u8],
     now: Timestamp,
-) -> Result<Option<Heard>, LedgerError> {
-    let highest = reader.peer(node)?.map(|row| (row.boot, row.seq));
+) -> Result<Hearing, LedgerError> {
+    let known = reader.peer(node)?;
+    let highest = known.as_ref().map(|row| (row.boot, row.seq));
     let me = Me { cluster: home.cluster, node: &home.node, now };
     let ring = home.keys.ring(node);
     match accept_heartbeat(bytes, node, &me, &[&ring], highest) {
-        Verdict::Accepted(beat) => Ok(Some(Heard { node: node.clone(), beat })),
-        Verdict::Refused(_) => Ok(None),
+        Verdict::Accepted(beat) => Ok(Hearing::Advances(Box::new(Heard { node: node.clone(), beat }))),
+        Verdict::Refused(refusal) if refusal.code == ReasonCode::HeartbeatReplayed => {
+            let raw = RawEnvelope::read(Kind::Heartbeat, bytes).ok();
+            let same = known.zip(raw).is_some_and(|(known, raw)| known.payload == raw.unverified_payload());
+            Ok(if same { Hearing::Nothing } else { Hearing::Replayed })
+        }
+        Verdict::Refused(_) => Ok(Hearing::Nothing),
     }
 }
 

@@ -103,7 +103,7 @@ fn lay_files(share: &dyn Share, task: &FileTask) -> Result<Vec<Alarm>, ShareErro
             remove(share, &[File::pending(lane, id), File::terms(lane, id)])?;
         }
     }
-    clear(share, &File::inbox(lane, id))?;
+    clear_taken(share, &File::inbox(lane, id), &task.envelope)?;
     Ok(alarms)
 }
 
@@ -135,8 +135,17 @@ fn answer_files(share: &dyn Share, task: &AnswerTask) -> Result<Vec<Alarm>, Shar
             File::terms(lane, id),
         ],
     )?;
-    clear(share, &File::inbox(lane, id))?;
+    clear_taken(share, &File::inbox(lane, id), &task.envelope)?;
     Ok(alarms)
+}
+
+/// Removes an inbox file that was taken. Other bytes that came to its name meanwhile stay for the next look, which judges
+/// them: the same payload sealed anew, or evidence.
+fn clear_taken(share: &dyn Share, file: &File, taken: &[u8]) -> Result<(), ShareError> {
+    match share.read(file, FOREIGN_BYTES_MAX) {
+        Ok(bytes) if bytes != taken => Ok(()),
+        Ok(_) | Err(_) => clear(share, file),
+    }
 }
 
 /// A log that was mirrored whole stays; else it is written anew. What it should be, the result says.

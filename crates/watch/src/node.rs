@@ -10,6 +10,7 @@ use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
 use dispatch_core::protocol::parts::AuditHead;
+use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{Fence, Filed, Ledger, LedgerError, TaskKey};
 use dispatch_node::clock;
@@ -18,7 +19,7 @@ use dispatch_spool::layout::File;
 use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
-use crate::beating::{self, Heard};
+use crate::beating::{self, Heard, Hearing};
 use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
@@ -484,7 +485,11 @@ impl Node {
                     if node == self.home.node {
                         news.own_head = beating::own_head(&self.home, &bytes, now);
                     } else {
-                        news.heard.extend(beating::hear(&self.ledger, &self.home, &node, &bytes, now)?);
+                        match beating::hear(&self.ledger, &self.home, &node, &bytes, now)? {
+                            Hearing::Advances(heard) => news.heard.push(*heard),
+                            Hearing::Replayed => self.count_refusal(ReasonCode::HeartbeatReplayed.as_str()),
+                            Hearing::Nothing => {}
+                        }
                     }
                 }
                 self.reach = match lanes {

@@ -275,6 +275,12 @@ impl Node {
         }
     }
 
+    /// Counts an unanswered refusal, for the audit.
+    pub(crate) fn count_refusal(&mut self, code: &'static str) {
+        let entry = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
+        entry.1 = entry.1.saturating_add(1);
+    }
+
     /// How many unanswered refusals of each code are due to be audited now.
     fn count_refusals(&mut self, seen: &Seen, now: Timestamp) -> Vec<(&'static str, u64)> {
         let of_tasks = seen.judged.iter().filter_map(|(_, judged)| match judged {
@@ -286,8 +292,7 @@ impl Node {
             JudgedWord::Decision { .. } | JudgedWord::Cancel { .. } | JudgedWord::Later => None,
         });
         for code in of_tasks.chain(of_words) {
-            let entry = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
-            entry.1 = entry.1.saturating_add(1);
+            self.count_refusal(code);
         }
         let mut due = Vec::new();
         for (code, (last, count)) in &mut self.refusals {
