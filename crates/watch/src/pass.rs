@@ -87,12 +87,14 @@ impl Rules<'_> {
     fn apply(&self, tx: &mut Tx<'_>, seen: Seen, learned: &Learned) -> Result<After, LedgerError> {
         let mut after = After::default();
         self.note(tx, &seen, learned, &mut after.failed)?;
-        if self.may_act {
+        // A rollback that this very transaction noted counts already.
+        let may_act = self.may_act && tx.meta()?.recovery.is_none();
+        if may_act {
             self.settle(tx, &seen, &mut after.failed)?;
         }
         let asked = door::apply(tx, self.home, &seen.switches, &seen.claimed)?;
         (after.replies, after.reload) = (asked.replies, asked.reload);
-        if self.may_act {
+        if may_act {
             take_words(tx, self.home, seen.words, &mut after)?;
             take_tasks(tx, self.home, seen.judged, &mut after)?;
             self.expire(tx, &mut after.failed)?;
@@ -176,8 +178,8 @@ impl Rules<'_> {
 
     fn lease(&self, tx: &mut Tx<'_>, failed: &mut Vec<TaskKey>) -> Result<Vec<Launch>, LedgerError> {
         let meta = tx.meta()?;
-        // A drain or a rollback that this very transaction noted counts already.
-        if !self.share_is_here || meta.drain.state != NodeState::Active || meta.recovery.is_some() {
+        // A drain that this very transaction noted counts already.
+        if !self.share_is_here || meta.drain.state != NodeState::Active {
             return Ok(Vec::new());
         }
         let max = usize::try_from(self.home.config.exec.max_parallel).unwrap_or(usize::MAX);
