@@ -64,6 +64,28 @@ pub fn audit_verifies(node: &Node) {
     drop(node.ctl(["audit", "verify"]).ok());
 }
 
+/// The copy of the node's audit chain on the share holds: every line's hash is that of its bytes, every `prev` the hash
+/// before it, from 64 zeros on (architecture, "Audit").
+///
+/// # Panics
+/// When a line breaks the chain.
+#[track_caller]
+pub fn audit_copy_holds(cluster: &Cluster, node: &str) {
+    let file = cluster.share().join(format!("logs/{node}.jsonl"));
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut last: Option<Value> = None;
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why} in {line}"));
+        let (hashed, _) = line.rsplit_once(",\"hash\":").expect("a line ends with its hash");
+        assert_eq!(entry["hash"], crate::mail::sha256(hashed.as_bytes()), "{line}");
+        let zeros = Value::from("0".repeat(64));
+        let same_chain = last.as_ref().is_some_and(|last| last["chain"] == entry["chain"]);
+        let prev = last.as_ref().filter(|_| same_chain).map_or(&zeros, |last| &last["hash"]);
+        assert_eq!(&entry["prev"], prev, "{line}");
+        last = Some(entry);
+    }
+}
+
 /// Nothing is reserved any more, and what was spent is what the results say.
 ///
 /// # Panics

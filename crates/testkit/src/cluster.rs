@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 use crate::bins::Bins;
@@ -133,7 +134,7 @@ impl Cluster {
     /// The envelope at `file` below the lane, taken apart.
     #[must_use]
     pub fn opened(&self, from: &str, to: &str, file: &str) -> Option<Opened> {
-        let bytes = fs::read(self.lane(from, to).join(file)).ok()?;
+        let bytes = read_regular(&self.lane(from, to).join(file))?;
         mail::open(&bytes, &self.pair(from, to).lane(from, to))
     }
 
@@ -318,9 +319,8 @@ impl Node {
     /// As [`Node::send`], yielding how the command ended.
     #[must_use]
     pub fn try_send(&self, to: &str, request: &str, words: &[&str]) -> Ended {
-        let mut all = vec!["--to", to];
+        let mut all = vec!["--to", to, "-"];
         all.extend(words);
-        all.push("-");
         self.run_with("dispatch-send", all, request.as_bytes())
     }
 
@@ -354,6 +354,9 @@ impl Node {
     pub fn start_watch(&self, before: &[String], words: &[&str]) -> Watcher {
         let mut command = self.prefixed(before, "dispatch-watch");
         command.args(words);
+        if std::env::var_os("TESTKIT_VERBOSE").is_some() {
+            command.arg("-vv");
+        }
         let ready = tempfile::Builder::new().prefix("dw-").tempdir().unwrap();
         let socket = UnixDatagram::bind(ready.path().join("n")).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -519,6 +522,18 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The bytes of a regular file; none for anything else at that name, which is not waited for (a pipe).
+#[must_use]
+pub fn read_regular(path: &Path) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let regular = file.metadata().ok()?.is_file();
+    let mut bytes = Vec::new();
+    (regular && file.read_to_end(&mut bytes).is_ok()).then_some(bytes)
 }
 
 /// What lies in `dir`, sorted by name; nothing when it is not there.

@@ -1,11 +1,15 @@
 //! Things that do not belong where they are put: what a hostile or broken writer leaves on a share.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::wait::eventually;
 
 /// A thing of every type that a name can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +51,22 @@ impl Junk {
         Junk::Socket,
     ];
 
-    /// Puts it at `path`, in place of what is there; `outside` is a directory off the share for symlinks to lead to.
+    /// Puts it at `path`, in place of what is there, whoever writes there at the same time; `outside` is a directory off
+    /// the share, for symlinks to lead to.
     ///
     /// # Panics
     /// When it cannot be made.
     pub fn plant(self, path: &Path, outside: &Path) {
-        clear(path);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let fresh = outside.join(format!("junk-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        self.make(&fresh, outside);
+        eventually("the junk is planted", || {
+            clear(path);
+            fs::rename(&fresh, path).is_ok()
+        });
+    }
+
+    fn make(self, path: &Path, outside: &Path) {
         match self {
             Junk::Empty => fs::write(path, b"").unwrap(),
             Junk::Garbage => {
@@ -76,13 +90,7 @@ impl Junk {
             }
             Junk::SymlinkToNothing => symlink(outside.join("nothing"), path).unwrap(),
             Junk::Fifo => mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
-            Junk::Socket => {
-                // A socket's path is short by nature; bound beside itself and moved to where it shall be.
-                let near = std::env::temp_dir().join(format!("s{}", std::process::id()));
-                clear(&near);
-                drop(UnixListener::bind(&near).unwrap());
-                fs::rename(&near, path).or_else(|_| UnixListener::bind(path).map(drop)).unwrap();
-            }
+            Junk::Socket => drop(UnixListener::bind(path).unwrap()),
         }
     }
 }
@@ -92,9 +100,13 @@ impl Junk {
 /// # Panics
 /// When something is there that cannot be removed.
 pub fn clear(path: &Path) {
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.is_dir() => fs::remove_dir_all(path).unwrap(),
-        Ok(_) => fs::remove_file(path).unwrap(),
-        Err(why) => assert_eq!(why.kind(), std::io::ErrorKind::NotFound, "{}", path.display()),
+    let removed = match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = removed {
+        // Somebody else may have removed or replaced it meanwhile.
+        assert!(!path.is_dir() || why.kind() == ErrorKind::NotFound, "{}: {why}", path.display());
     }
 }
