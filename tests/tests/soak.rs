@@ -656,3 +656,26 @@ fn a_recovery_tells_what_all_attempts_of_a_task_cost() {
     assert_eq!(check::micros(&result["cost"]["usd"]), 2 * mix::ATTEMPT_MICROS, "{result:#}");
     check::no_process_with_mark_left(cluster.b());
 }
+
+#[test]
+fn what_waits_for_nobody_any_more_is_not_listed_as_waiting_by_the_next_watcher() {
+    let cluster = mix::cluster(&bins());
+    let key = cluster.b().approver("ann").display().to_string();
+    let id = cluster.a().send("b", "true", &["--require-ack"]);
+    let lists = || {
+        fs::read_to_string(cluster.lane("a", "b").join("pending.json")).is_ok_and(|text| text.contains(&id))
+    };
+    let b = cluster.b().watch();
+    let terms = cluster.lane("a", "b").join(format!("pending-ack/{id}.terms.json"));
+    eventually("it waits for a person", || terms.exists());
+    b.crash();
+    // The first round of the next one finds it waiting.
+    let b = cluster.b().watch();
+    eventually("it is listed", lists);
+    b.crash();
+    let words = ["--yes", "--no-wait", "--key", &key, "--reason", "fine", &id];
+    drop(cluster.b().run("dispatch-ack", words));
+    let _b = cluster.b().watch();
+    cluster.answered(&id, "ok");
+    eventually("it is not listed", || !lists());
+}

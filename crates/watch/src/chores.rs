@@ -12,7 +12,7 @@ use dispatch_node::job::JobDir;
 use dispatch_node::outgoing::{Delivered, Mailbox, Outgoing, OutgoingError, Upkeep};
 use dispatch_node::state::StateDir;
 use dispatch_spool::layout::{Area, Dir, File, LaneFile};
-use dispatch_spool::share::{EntryKind, Share, ShareError};
+use dispatch_spool::share::{EntryKind, ErrorKind, Share, ShareError};
 use dispatch_spool::upkeep::{archive_done, remove_leftovers, trim_evidence};
 use serde_json::json;
 
@@ -68,8 +68,16 @@ struct Round {
     now: Timestamp,
     /// Files that should stand in this lane.
     expected: Vec<(TaskId, Filed)>,
-    pending: Option<String>,
+    pending: Option<Pending>,
     clear: Clear,
+}
+
+/// What `pending.json` is to say.
+enum Pending {
+    /// These wait for a person.
+    Waiting(String),
+    /// Nobody waits any more; a file that is not there says so too.
+    Nobody(String),
 }
 
 /// Whether old things are cleared away in this round.
@@ -125,6 +133,8 @@ impl Node {
         });
         if handed {
             self.chores.under_way.insert(peer.clone());
+        } else {
+            self.chores.pending_shown.remove(peer);
         }
         Ok(())
     }
@@ -139,7 +149,7 @@ impl Node {
     }
 
     /// `pending.json`, when it says something new.
-    fn pending_summary(&mut self, peer: &NodeName) -> Result<Option<String>, LedgerError> {
+    fn pending_summary(&mut self, peer: &NodeName) -> Result<Option<Pending>, LedgerError> {
         let waiting = self.ledger.waiting()?;
         let rows: Vec<_> = waiting
             .iter()
@@ -154,12 +164,11 @@ impl Node {
             })
             .collect();
         let text = json!({"schema": 1, "waiting": rows}).to_string();
-        let known = self.chores.pending_shown.get(peer);
-        if known == Some(&text) || (known.is_none() && rows.is_empty()) {
+        if self.chores.pending_shown.get(peer) == Some(&text) {
             return Ok(None);
         }
         self.chores.pending_shown.insert(peer.clone(), text.clone());
-        Ok(Some(text))
+        Ok(Some(if rows.is_empty() { Pending::Nobody(text) } else { Pending::Waiting(text) }))
     }
 
     /// Counts a finished round in.
@@ -167,6 +176,7 @@ impl Node {
         self.chores.under_way.remove(&news.peer);
         if let Err(error) = done {
             tracing::debug!(error = %dispatch_node::report::one_line(&error), "a chore failed; it is done again");
+            self.chores.pending_shown.remove(&news.peer);
         }
         if !news.missing.is_empty() || !news.upkeep.unanswered.is_empty() {
             self.chores.news.push(news);
@@ -293,13 +303,17 @@ impl Round {
     }
 
     fn show_pending(&self, share: &dyn Share) -> Result<(), ShareError> {
-        match &self.pending {
-            Some(text) => {
-                let file = File::pending_summary(&self.lane_in);
-                crate::filing::replace_own(share, &file, text.as_bytes()).map(drop)
-            }
-            None => Ok(()),
-        }
+        let file = File::pending_summary(&self.lane_in);
+        let text = match &self.pending {
+            None => return Ok(()),
+            Some(Pending::Waiting(text)) => text,
+            Some(Pending::Nobody(text)) => match share.stat(&file) {
+                Err(error) if error.kind == ErrorKind::Absent => return Ok(()),
+                // An earlier watcher, or an earlier round, may have left other words there.
+                Ok(_) | Err(_) => text,
+            },
+        };
+        crate::filing::replace_own(share, &file, text.as_bytes()).map(drop)
     }
 
     fn clear_away(&self, share: &dyn Share) -> Result<(), ShareError> {

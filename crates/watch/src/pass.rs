@@ -272,6 +272,10 @@ impl Node {
                 self.chores_put_back(learned.news);
                 self.squatted = learned.squatted;
                 self.recheck_terms = learned.recheck;
+                for (code, count) in learned.refusals {
+                    let (last, known) = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
+                    (*last, *known) = (Timestamp::from_unix_ms(0), known.saturating_add(count));
+                }
                 Err(Leave::Ledger(error))
             }
         }
