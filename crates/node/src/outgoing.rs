@@ -54,6 +54,16 @@ pub struct Position {
     pub seq: u64,
 }
 
+/// Whether something was noted in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Noted {
+    /// It was.
+    Yes,
+    /// Another process holds the lane's lock: it is found again and noted then.
+    Later,
+}
+
 /// The sender's half of one lane.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
@@ -188,6 +198,22 @@ impl Outgoing {
     /// As [`Outgoing::mark_answered`].
     pub fn mark_unanswered(&self, id: TaskId, at: Timestamp) -> Result<(), OutgoingError> {
         self.lock()?.update(id, |record| record.unanswered_at = Some(at))
+    }
+
+    /// As [`Outgoing::mark_unanswered`], unless another process holds the lane's lock.
+    ///
+    /// # Errors
+    /// As [`Outgoing::mark_answered`].
+    pub fn mark_unanswered_if_free(&self, id: TaskId, at: Timestamp) -> Result<Noted, OutgoingError> {
+        self.note_if_free(id, |record| record.unanswered_at = Some(at))
+    }
+
+    /// Notes what a later round finds again: not worth waiting for a sender that was stopped while it held the lock.
+    fn note_if_free(&self, id: TaskId, change: impl FnOnce(&mut Record)) -> Result<Noted, OutgoingError> {
+        match lock::take(self, lock::SHORT_WAIT)? {
+            Some(locked) => locked.update(id, change).map(|()| Noted::Yes),
+            None => Ok(Noted::Later),
+        }
     }
 
     /// Removes records whose answer is older than 30 days, and unanswered ones as long after their last day. Answers how

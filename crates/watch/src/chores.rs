@@ -9,7 +9,7 @@ use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
 use dispatch_node::clock;
 use dispatch_node::job::JobDir;
-use dispatch_node::outgoing::{Delivered, Mailbox, Outgoing, OutgoingError, Upkeep};
+use dispatch_node::outgoing::{Delivered, Mailbox, Noted, Outgoing, OutgoingError, Upkeep};
 use dispatch_node::state::StateDir;
 use dispatch_spool::layout::{Area, Dir, File, LaneFile};
 use dispatch_spool::share::{EntryKind, ErrorKind, Share, ShareError};
@@ -258,8 +258,10 @@ impl Round {
         for record in records.iter().filter(|record| !heard.contains(&record.id)) {
             if self.now >= record.answer_by {
                 if record.unanswered_at.is_none() {
-                    outgoing.mark_unanswered(record.id, self.now)?;
-                    upkeep.unanswered.push(record.id);
+                    match outgoing.mark_unanswered_if_free(record.id, self.now)? {
+                        Noted::Yes => upkeep.unanswered.push(record.id),
+                        Noted::Later => break,
+                    }
                 }
             } else if record.is_put_back_due(&mail) {
                 match outgoing.put_back(&mail, record)? {

@@ -14,6 +14,8 @@ use crate::files::FileError;
 
 /// How long a sender waits for others.
 pub(super) const WAIT: Duration = Duration::from_secs(30);
+/// How long a note is waited for that can be made another time: far below the deadline of share I/O.
+pub(super) const SHORT_WAIT: Duration = Duration::from_millis(200);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 

@@ -205,6 +205,22 @@ fn only_an_answer_to_exactly_this_task_is_noted() {
 }
 
 #[test]
+fn an_answer_is_heard_while_a_stopped_sender_holds_the_lock_and_noted_once_it_is_free() {
+    let desk = Desk::new();
+    let record = desk.send();
+    desk.answer(&record, record.task_sha256);
+    let locked = desk.outgoing.lock().unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().len(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(5), "the watcher's share thread must not wait for it");
+    assert_eq!(desk.outgoing.mark_unanswered_if_free(record.id, desk.mail().now).unwrap(), Noted::Later);
+    assert_eq!(desk.outgoing.unanswered().unwrap().len(), 1);
+    drop(locked);
+    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().len(), 1);
+    assert!(desk.outgoing.unanswered().unwrap().is_empty());
+}
+
+#[test]
 fn upkeep_puts_back_after_ten_minutes_and_names_what_stays_unanswered_once() {
     let desk = Desk::new();
     let record = desk.send();

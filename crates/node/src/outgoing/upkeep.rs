@@ -14,8 +14,8 @@ use dispatch_spool::{Area, Dir, ErrorKind, File, LIST_ENTRIES_MAX};
 
 use super::error::OutgoingError;
 use super::mail::{Delivered, Mailbox};
-use super::record::Record;
-use super::{Flushed, Outgoing, PUT_BACK_MS};
+use super::record::{Answered, Record};
+use super::{Flushed, Noted, Outgoing, PUT_BACK_MS};
 use crate::files::FileError;
 
 /// What was heard of one task.
@@ -97,21 +97,25 @@ impl Mailbox<'_> {
 }
 
 impl Outgoing {
-    /// Notes the answers that one fresh listing of `done/` shows among these records, and gives them out.
+    /// Notes the answers that one fresh listing of `done/` shows among these records, and gives them out. While another
+    /// process holds the lane's lock, none is noted; the next listing shows them again.
     ///
     /// # Errors
     /// `done/` cannot be listed, or a record not rewritten.
     pub fn hear_all(&self, mail: &Mailbox<'_>, records: &[Record]) -> Result<Vec<Answer>, OutgoingError> {
         let done = mail.share.list(&Dir::lane(self.lane(), Area::Done), LIST_ENTRIES_MAX)?;
         let there: BTreeSet<&File> = done.files().map(|(file, _)| file).collect();
-        let mut heard = Vec::new();
+        let (mut heard, mut noted) = (Vec::new(), Noted::Yes);
         for record in records {
             let file = File::result(self.lane(), record.id);
             if !there.contains(&file) {
                 continue;
             }
             if let Heard::Answer(result) = mail.hear(self, &file, record)? {
-                self.mark_answered(record.id, result.payload().status, mail.now)?;
+                if noted == Noted::Yes {
+                    let answered = Answered { at: mail.now, status: result.payload().status };
+                    noted = self.note_if_free(record.id, |record| record.answered = Some(answered))?;
+                }
                 heard.push(Answer { id: record.id, result });
             }
         }
@@ -138,8 +142,10 @@ impl Outgoing {
         for record in records.iter().filter(|record| !upkeep.answered.contains(&record.id)) {
             if mail.now >= record.answer_by {
                 if record.unanswered_at.is_none() {
-                    self.mark_unanswered(record.id, mail.now)?;
-                    upkeep.unanswered.push(record.id);
+                    match self.mark_unanswered_if_free(record.id, mail.now)? {
+                        Noted::Yes => upkeep.unanswered.push(record.id),
+                        Noted::Later => break,
+                    }
                 }
             } else if record.is_put_back_due(mail) {
                 match self.put_back(mail, record)? {
