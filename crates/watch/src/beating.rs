@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dispatch_core::planner::rollback::{Head, Held, is_rolled_back};
+use dispatch_core::policy::continuity;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Month, WindowKey};
@@ -13,7 +14,7 @@ use dispatch_core::protocol::heartbeat::{
     WindowLevel,
 };
 use dispatch_core::protocol::names::NodeName;
-use dispatch_core::protocol::parts::AuditHead;
+use dispatch_core::protocol::parts::{AuditHead, CostBasis};
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::seal::{RawEnvelope, Verified};
@@ -257,12 +258,45 @@ pub(crate) fn remember_if_rolled_back(tx: &mut Tx<'_>, shown: AuditHead) -> Resu
     }))
 }
 
-/// The head in my own last heartbeat, if it verifies.
-pub(crate) fn own_head(home: &Home, bytes: &[u8], now: Timestamp) -> Option<AuditHead> {
+/// What my own last heartbeat showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnShown {
+    /// The head of the audit chain then.
+    pub(crate) head: AuditHead,
+    /// When.
+    at: Timestamp,
+    /// What the month had reserved and spent.
+    committed: Usd,
+}
+
+/// My own last heartbeat, if it verifies.
+pub(crate) fn own_shown(home: &Home, bytes: &[u8], now: Timestamp) -> Option<OwnShown> {
     let me = Me { cluster: home.cluster, node: &home.node, now };
     let rings: Vec<_> = home.rings().map(|(_, ring)| ring).collect();
     match accept_heartbeat(bytes, &home.node, &me, &rings, None) {
-        Verdict::Accepted(beat) => Some(beat.payload().audit),
+        Verdict::Accepted(beat) => {
+            let beat = beat.payload();
+            Some(OwnShown { head: beat.audit, at: beat.ts, committed: beat.budget.month.committed })
+        }
         Verdict::Refused(_) => None,
     }
+}
+
+/// Keeps what an older ledger does not know to be spent, before the next heartbeat replaces the only one that says it. With
+/// no heartbeat that does, paid work is off until the month is over (policy section 1).
+pub(crate) fn keep_spending(tx: &mut Tx<'_>, own: Option<&OwnShown>) -> Result<(), LedgerError> {
+    let now = tx.now();
+    // One of another month says nothing about this one.
+    let Some(own) = own.filter(|own| own.at.month_key() == now.month_key()) else {
+        return tx.set_paid_off_until(Some(now.next_month()));
+    };
+    let month = WindowKey::Month(Month::of(now));
+    let balance = tx.balance(&month)?;
+    let known = balance.spent.checked_add(balance.reserved).unwrap_or(balance.spent);
+    let missing = continuity::carry_over(known, Some(own.committed), None).add_to_month;
+    if let Some(least) = balance.spent.checked_add(missing) {
+        // What is reserved is spent when the recovery ends its tasks.
+        let _raised = tx.raise_spent(&month, least, CostBasis::Reserved)?;
+    }
+    Ok(())
 }

@@ -9,7 +9,6 @@ use dispatch_core::planner::stop::Latch;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
-use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{Fence, Filed, Ledger, LedgerError, TaskKey};
@@ -19,7 +18,7 @@ use dispatch_spool::layout::File;
 use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
-use crate::beating::{self, Heard, Hearing};
+use crate::beating::{self, Heard, Hearing, OwnShown};
 use crate::chores::{self, Chores};
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
@@ -146,7 +145,7 @@ struct RootNews {
     switches: Switches,
     heard: Vec<Heard>,
     /// The head in this node's own heartbeat: it may be ahead of this very ledger (protocol section 7).
-    own_head: Option<AuditHead>,
+    own: Option<OwnShown>,
 }
 
 /// What lies in the lanes, judged.
@@ -446,7 +445,7 @@ impl Node {
             self.home.peers.keys().filter(|peer| self.holds_back(peer)).cloned().collect();
         self.home.clock_suspect =
             chores::clock_is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
-        let RootNews { mut switches, heard, own_head } =
+        let RootNews { mut switches, heard, own } =
             self.read_root(round.root.map(|(look, _)| look), lanes, now)?;
         switches.node(self.home.config.state.path());
         self.stopped = tripping::stopped(&self.ledger, &switches, &self.lanes())?;
@@ -470,7 +469,7 @@ impl Node {
             None => self.door.claim_all().unwrap_or_default(),
             Some(_) => Vec::new(),
         };
-        let after = self.transact(Seen { now, switches, heard, own_head, looked, judged, words, claimed })?;
+        let after = self.transact(Seen { now, switches, heard, own, looked, judged, words, claimed })?;
         self.act(after, now)
     }
 
@@ -483,7 +482,7 @@ impl Node {
                 self.check_boots(&here.boots, &here.boot_numbers)?;
                 for (node, bytes) in here.heartbeats {
                     if node == self.home.node {
-                        news.own_head = beating::own_head(&self.home, &bytes, now);
+                        news.own = beating::own_shown(&self.home, &bytes, now);
                     } else {
                         match beating::hear(&self.ledger, &self.home, &node, &bytes, now)? {
                             Hearing::Advances(heard) => news.heard.push(*heard),

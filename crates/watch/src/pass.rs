@@ -6,7 +6,6 @@ use dispatch_core::planner::stop::Latch;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{NodeName, TaskId};
-use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::time::{MINUTE_MS, SECOND_MS, Timestamp};
 use dispatch_ledger::{Disposition, Entry, Gap, LedgerError, Reader, TaskKey, Tx};
 use dispatch_node::door::Claimed;
@@ -14,7 +13,7 @@ use dispatch_spool::layout::File;
 use serde_json::json;
 
 use crate::attempts::Looked;
-use crate::beating::{self, Heard};
+use crate::beating::{self, Heard, OwnShown};
 use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
@@ -39,7 +38,7 @@ pub(crate) struct Seen {
     pub(crate) switches: Switches,
     pub(crate) heard: Vec<Heard>,
     /// The head in this node's own heartbeat, as it stands on the share.
-    pub(crate) own_head: Option<AuditHead>,
+    pub(crate) own: Option<OwnShown>,
     pub(crate) looked: Looked,
     pub(crate) judged: Vec<(NodeName, Judged)>,
     pub(crate) words: Vec<(NodeName, JudgedWord)>,
@@ -114,9 +113,7 @@ impl Rules<'_> {
         failed: &mut Vec<TaskKey>,
     ) -> Result<(), LedgerError> {
         tripping::record(tx, &seen.switches, self.latch)?;
-        if let Some(head) = seen.own_head {
-            beating::remember_if_rolled_back(tx, head)?;
-        }
+        self.note_shown(tx, seen)?;
         if learned.recheck {
             terms::recheck(tx, self.home, failed)?;
         }
@@ -124,9 +121,6 @@ impl Rules<'_> {
             chores::note_clock(tx, self.host_boot_id)?;
         }
         chores::note(tx, &learned.news)?;
-        for heard in &seen.heard {
-            beating::note(tx, self.home, heard)?;
-        }
         for moved in &learned.moved {
             contain(tx, failed, moved.key(), |tx| mark_moved(tx, moved))?;
         }
@@ -136,6 +130,23 @@ impl Rules<'_> {
         }
         for (code, count) in &learned.refusals {
             tx.audit(&Entry::of("refused").code(code).data(json!({"count": count})))?;
+        }
+        Ok(())
+    }
+
+    /// What this node and its peers showed, which may prove this ledger older.
+    fn note_shown(&self, tx: &mut Tx<'_>, seen: &Seen) -> Result<(), LedgerError> {
+        let before = tx.meta()?.recovery;
+        if let Some(own) = &seen.own {
+            beating::remember_if_rolled_back(tx, own.head)?;
+        }
+        let by_own = tx.meta()?.recovery.is_some();
+        for heard in &seen.heard {
+            beating::note(tx, self.home, heard)?;
+        }
+        if before.is_none() && tx.meta()?.recovery.is_some() {
+            // A heartbeat of mine that is as old as the ledger says nothing about what was spent since.
+            beating::keep_spending(tx, seen.own.as_ref().filter(|_| by_own))?;
         }
         Ok(())
     }
@@ -203,8 +214,8 @@ fn late_gaps(
 impl Node {
     /// True when the ledger has anything to learn from this pass.
     fn is_news(&self, seen: &Seen) -> Result<bool, LedgerError> {
-        let rolled_back = match seen.own_head {
-            Some(head) => beating::rolled_back(&self.ledger, head)?,
+        let rolled_back = match &seen.own {
+            Some(own) => beating::rolled_back(&self.ledger, own.head)?,
             None => false,
         };
         if rolled_back

@@ -165,7 +165,10 @@ pub(super) fn carry_over(tx: &mut Tx<'_>, closing: &Closing<'_>) -> Result<Carri
             tx.close_window(&window.key, CODE)?;
         }
     }
-    let paid_off = carried.paid_work == PaidWork::MonthClosed;
+    // Off already, because nothing tells what was spent: what the node showed since then does not tell it either.
+    let was_off = tx.meta()?.paid_off_until.is_some_and(|until| closing.now < until);
+    let stays_off = was_off && closing.why.month_spent.is_none();
+    let paid_off = stays_off || carried.paid_work == PaidWork::MonthClosed;
     tx.set_paid_off_until(paid_off.then(|| closing.now.next_month()))?;
     Ok(Carried { raised, paid_off })
 }
