@@ -116,7 +116,7 @@ fn lock(config: &Config) -> Result<WatchLock, Report> {
 }
 
 fn open_ledger(config: &Config) -> Result<Ledger, Report> {
-    let ledger = Ledger::open(&config.state.ledger_db()).map_err(|error| not_opened(&error))?;
+    let ledger = Ledger::open(&config.state.ledger_db())?;
     let meta = ledger.meta().map_err(|error| ledger_failed(&error))?;
     if meta.node == config.node && meta.cluster == config.cluster {
         return Ok(ledger);
@@ -126,24 +126,6 @@ fn open_ledger(config: &Config) -> Result<Ledger, Report> {
         format!("this ledger is that of node `{}` of cluster {}", meta.node, meta.cluster),
     )
     .help("every node has a state directory of its own: set state = in dispatch.toml"))
-}
-
-fn not_opened(error: &LedgerError) -> Report {
-    if let LedgerError::Absent { .. } = error {
-        return Report::of(Exit::Config, error)
-            .help("this node's ledger is gone: dispatchctl init --new-ledger makes one in its place");
-    }
-    if let LedgerError::NotWhole { .. } = error {
-        return Report::of(Exit::Config, error)
-            .help("run the same dispatchctl init or recover again: it was interrupted");
-    }
-    if let LedgerError::Newer { .. } = error {
-        return Report::of(Exit::Config, error).help("run the newer release that wrote it");
-    }
-    if let LedgerError::File { .. } | LedgerError::Sql { .. } = error {
-        return Report::of(Exit::LocalIo, error);
-    }
-    Report::of(Exit::Config, error).help("keep the file, then: dispatchctl init --new-ledger")
 }
 
 fn not_owner(error: &OwnError) -> Report {

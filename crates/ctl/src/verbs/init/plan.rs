@@ -206,7 +206,8 @@ fn ledger_plan(draft: &Draft, args: &Args) -> Result<LedgerPlan, Report> {
                 .help("move it away, or name another state directory in dispatch.toml"));
         }
         return match (args.new_ledger, meta.whole) {
-            (false, _) => Ok(LedgerPlan::Keep),
+            (false, Whole::Yes) => Ok(LedgerPlan::Keep),
+            (false, Whole::No) => Err(LedgerError::NotWhole { path }.into()),
             // An earlier run of this command did not come to its end.
             (true, Whole::No) => Ok(replace),
             (true, Whole::Yes) => {
