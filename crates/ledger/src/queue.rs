@@ -66,6 +66,8 @@ pub struct TaskBrief {
     pub state: TaskState,
     /// Its result's status, when it is final.
     pub status: Option<Status>,
+    /// When it was taken.
+    pub accepted_at: Timestamp,
     /// From when on it must not start any more.
     pub expires: Timestamp,
     /// The stop that was asked for.
@@ -107,8 +109,8 @@ pub struct TaskFilter {
 }
 
 // Where SQLite would rather walk over every task there ever was, `INDEXED BY` keeps a pass to those that are open.
-const BRIEF: &str = "sender, id, n, state, status, expires, stop_why, stop_by, stop_at, open_epoch, filed, final_at, \
-                     published_at";
+const BRIEF: &str = "sender, id, n, state, status, accepted_at, expires, stop_why, stop_by, stop_at, open_epoch, filed, \
+                     final_at, published_at";
 
 impl Reader {
     /// Every task that could be leased now, in order of acceptance: not those in back-off, nor those with an open
@@ -279,6 +281,7 @@ fn read_brief(row: &Row<'_>) -> rusqlite::Result<TaskBrief> {
         order_no: row.get("n")?,
         state: get(row, "state")?,
         status: get_opt(row, "status")?,
+        accepted_at: get(row, "accepted_at")?,
         expires: get(row, "expires")?,
         stop: read_stop(row)?,
         open_epoch: row.get("open_epoch")?,

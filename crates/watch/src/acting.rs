@@ -12,7 +12,7 @@ use dispatch_ledger::{Filed, LedgerError, TaskBrief, TaskKey};
 use dispatch_node::job::{JobDir, Outcome, Stop, StopWhy};
 use dispatch_spool::layout::{File, LaneFile};
 use dispatch_spool::share::Share;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::filing::{self, AnswerTask, FileTask, Log, Mirrors, WhatStands};
 use crate::home::PeerHome;
@@ -25,6 +25,10 @@ use crate::workers::Place;
 
 /// Tasks that are filed or answered at the same time; the rest come as these are done. A look at a lane waits behind them.
 const MOVES_MAX: usize = 128;
+
+/// A task that was taken so lately is not filed yet, unless a person has to see it: the disk is busy with its start, and
+/// most short tasks are answered by then.
+const FILED_AFTER: Duration = Duration::from_millis(250);
 
 impl Node {
     /// Does what the transaction decided.
@@ -53,7 +57,7 @@ impl Node {
         }
         self.reload_wanted |= after.reload;
         if self.higher_since.is_none() {
-            self.move_files()?;
+            self.move_files(now)?;
             self.start_chores(now)?;
         }
         self.beat(now)
@@ -166,19 +170,24 @@ impl Node {
     }
 
     /// Files and answers what the ledger says is due.
-    fn move_files(&mut self) -> Result<(), Leave> {
+    fn move_files(&mut self, now: Timestamp) -> Result<(), Leave> {
         if matches!(self.reach, Reach::Unreachable(_)) {
             return Ok(());
         }
-        // Rows that cannot move (a sender that is no peer any more) take no place from those that can.
-        for brief in self.ledger.unfiled(usize::MAX)? {
-            if self.may_move(&brief.key) {
-                self.file(&brief)?;
-            }
-        }
+        // Rows that cannot move (a sender that is no peer any more) take no place from those that can. Somebody waits for
+        // an answer; nobody does for a task to be filed.
         for brief in self.ledger.unpublished(usize::MAX)? {
             if self.may_move(&brief.key) {
                 self.answer(&brief)?;
+            }
+        }
+        for brief in self.ledger.unfiled(usize::MAX)? {
+            let rest = rest_before_filing(&brief, now);
+            if rest > Duration::ZERO {
+                let at = Instant::now().checked_add(rest);
+                self.file_at = self.file_at.into_iter().chain(at).min();
+            } else if self.may_move(&brief.key) {
+                self.file(&brief)?;
             }
         }
         Ok(())
@@ -249,6 +258,15 @@ impl Node {
             None => std::fs::metadata(job.log_path()).map_or(0, |meta| meta.len()),
         };
         Ok(Log { path: (bytes > 0).then(|| job.log_path()), bytes, mirrors })
+    }
+}
+
+/// How long a task still waits before it is filed. A clock that was set back makes nothing young.
+fn rest_before_filing(brief: &TaskBrief, now: Timestamp) -> Duration {
+    let age = u64::try_from(now.since_ms(brief.accepted_at)).map_or(FILED_AFTER, Duration::from_millis);
+    match filed_as(brief) {
+        Filed::PendingAck => Duration::ZERO,
+        Filed::Processing => FILED_AFTER.saturating_sub(age),
     }
 }
 

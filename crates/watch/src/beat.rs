@@ -154,11 +154,6 @@ impl Node {
         }
     }
 
-    /// True when share threads have finished moves that the ledger does not know yet.
-    pub(crate) fn has_moved(&self) -> bool {
-        !self.moved.is_empty()
-    }
-
     /// How long until a task in back-off may be leased, or a drain runs out of its grace.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let now = clock::now();

@@ -35,6 +35,9 @@ const INOTIFY: &str = "inotify";
 const POLL: &str = "poll";
 /// A share operation that takes longer makes the share unreachable.
 const SHARE_DEADLINE: Duration = Duration::from_secs(10);
+/// The ledger learns at the latest after so long that files were moved. It is learned anew after a crash, so it waits for
+/// the next transaction that something else needs.
+const MARKED_AFTER: Duration = Duration::from_millis(100);
 /// Looks while inotify rings: what it misses costs so long, no more.
 const TICK_RUNG: Duration = Duration::from_secs(5);
 /// Looks where nothing rings.
@@ -269,7 +272,7 @@ impl Loop {
                     self.go_on_or_leave(error)?;
                 }
             }
-            let deadline = self.deadline(next_tick);
+            let deadline = self.deadline(self.due(next_tick));
             let first = self.wakes.next(deadline);
             let mut complete = false;
             let mut wake = first;
@@ -287,7 +290,7 @@ impl Loop {
                 }
                 wake = self.wakes.try_next();
             }
-            wanted |= Instant::now() >= next_tick || self.node.has_moved() || self.node.again;
+            wanted |= Instant::now() >= self.due(next_tick) || self.node.again;
             if complete || self.node.round_is_late() {
                 let care = self.care();
                 match self.node.pass(care) {
@@ -323,6 +326,13 @@ impl Loop {
             at = at.min(beat);
         }
         at
+    }
+
+    /// The tick, or sooner what waits for no event: moves that the ledger should know of, tasks to be filed.
+    fn due(&self, next_tick: Instant) -> Instant {
+        let rest = if self.once { Duration::ZERO } else { MARKED_AFTER };
+        let marks = self.node.moved_since.and_then(|since| since.checked_add(rest));
+        marks.into_iter().chain(self.node.file_at).fold(next_tick, Instant::min)
     }
 
     fn deadline(&self, next_tick: Instant) -> Instant {

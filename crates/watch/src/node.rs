@@ -102,6 +102,10 @@ pub(crate) struct Node {
     pub(crate) clearing: BTreeMap<NodeName, BTreeSet<TaskId>>,
     /// Finished moves that the next transaction marks.
     pub(crate) moved: Vec<Moved>,
+    /// Since when one of them waits for that.
+    pub(crate) moved_since: Option<Instant>,
+    /// When the first task that was taken lately is due to be filed.
+    pub(crate) file_at: Option<Instant>,
     after: BTreeMap<NodeName, Option<TaskId>>,
     pub(crate) contained: BTreeMap<TaskKey, Instant>,
     pub(crate) refusals: BTreeMap<&'static str, (Timestamp, u64)>,
@@ -187,6 +191,8 @@ impl Node {
             moving: BTreeSet::new(),
             clearing: BTreeMap::new(),
             moved: Vec::new(),
+            moved_since: None,
+            file_at: None,
             after: BTreeMap::new(),
             contained: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -233,6 +239,8 @@ impl Node {
     /// Asks for a fresh look at everything; the pass comes when all have answered or their deadline is over.
     pub(crate) fn start_round(&mut self) -> Result<(), Leave> {
         self.again = false;
+        // The pass of this round sees to both.
+        (self.moved_since, self.file_at) = (None, None);
         self.rounds = self.rounds.saturating_add(1);
         let ask = RootAsk {
             cluster: self.home.cluster,
@@ -422,7 +430,10 @@ impl Node {
     fn laid(&mut self, laid: Laid, moved: impl FnOnce(TaskKey, Vec<Alarm>) -> Moved) {
         self.moving.remove(&laid.key);
         match laid.done {
-            Ok(alarms) => self.moved.push(moved(laid.key, alarms)),
+            Ok(alarms) => {
+                self.moved.push(moved(laid.key, alarms));
+                self.moved_since.get_or_insert_with(Instant::now);
+            }
             Err(error) => {
                 tracing::debug!(%error, key = %laid.key, "a task's files could not be moved; they are tried again");
             }

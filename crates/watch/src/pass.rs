@@ -1,6 +1,7 @@
 //! The transaction of a pass: everything that was seen, judged and learned, in one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use dispatch_core::planner::stop::Latch;
 use dispatch_core::policy::lifecycle::TaskState;
@@ -259,7 +260,7 @@ impl Node {
         let may_act = self.higher_since.is_none() && self.node_state()? != NodeState::Recovery;
         let refusals = self.count_refusals(&seen, now);
         let learned = Learned {
-            moved: std::mem::take(&mut self.moved),
+            moved: self.take_moved(),
             news: self.take_chore_news(),
             squatted: std::mem::take(&mut self.squatted),
             recheck: std::mem::take(&mut self.recheck_terms),
@@ -279,6 +280,7 @@ impl Node {
         match self.ledger.write(fence, now, |tx| rules.apply(tx, seen, &learned)) {
             Ok(after) => Ok(after),
             Err(error) => {
+                self.moved_since = (!learned.moved.is_empty()).then(Instant::now);
                 self.moved = learned.moved;
                 self.chores_put_back(learned.news);
                 self.squatted = learned.squatted;
@@ -296,6 +298,11 @@ impl Node {
     pub(crate) fn count_refusal(&mut self, code: &'static str) {
         let entry = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
         entry.1 = entry.1.saturating_add(1);
+    }
+
+    fn take_moved(&mut self) -> Vec<Moved> {
+        self.moved_since = None;
+        std::mem::take(&mut self.moved)
     }
 
     /// How many unanswered refusals of each code are due to be audited now.
