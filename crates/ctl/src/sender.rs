@@ -1,6 +1,9 @@
 //! What a verb does as the sender of a task: the desk of its lane, and the care that every command takes of what is kept
 //! or unanswered where no watcher does.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use dispatch_core::protocol::names::Lane;
 use dispatch_node::config::Config;
 use dispatch_node::desk::Desk;
@@ -55,4 +58,25 @@ fn try_care(config: &Config, context: &Context) -> Result<(), Report> {
         }
     }
     Ok(())
+}
+
+/// How long something else at a message's name is waited out (protocol section 1, "Squatting").
+const SQUATTED: Duration = Duration::from_secs(30);
+/// From one try to the next.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Publishes again until its reader has set aside what lies at the message's name, or its time is over. Answers what the
+/// last try came to.
+pub(crate) fn past_squatting<T, E>(
+    mut publish: impl FnMut() -> Result<T, E>,
+    is_squatted: impl Fn(&T) -> bool,
+) -> Result<T, E> {
+    let started = Instant::now();
+    loop {
+        let done = publish()?;
+        if !is_squatted(&done) || started.elapsed() >= SQUATTED {
+            return Ok(done);
+        }
+        sleep(PAUSE);
+    }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::continuity::{ClockTrust, clock_trust};
-use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
+use dispatch_core::protocol::keys::LaneRing;
+use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
+use dispatch_core::protocol::payload::Kind;
+use dispatch_core::protocol::seal::{RawEnvelope, SignatureError};
 use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
 use dispatch_node::clock;
@@ -62,14 +65,24 @@ struct Round {
     state: StateDir,
     lane_in: Lane,
     lane_out: Lane,
-    keys: dispatch_core::protocol::keys::LaneRing,
+    keys: LaneRing,
     cluster: uuid::Uuid,
     node: NodeName,
     now: Timestamp,
     /// Files that should stand in this lane.
     expected: Vec<(TaskId, Filed)>,
+    /// What an approver must find, and the keys it is sealed with.
+    waiting: Vec<Waiting>,
+    keys_in: LaneRing,
     pending: Option<Pending>,
     clear: Clear,
+}
+
+/// A task that waits for a person, by what its files must hold.
+struct Waiting {
+    id: TaskId,
+    task: Digest,
+    terms: Option<Digest>,
 }
 
 /// What `pending.json` is to say.
@@ -123,6 +136,8 @@ impl Node {
             node: self.home.node.clone(),
             now,
             expected: self.expected(peer)?,
+            waiting: self.waiting(peer)?,
+            keys_in: home.ring_in.clone(),
             pending: self.pending_summary(peer)?,
             clear,
         };
@@ -146,6 +161,12 @@ impl Node {
             .into_iter()
             .filter(|brief| brief.key.from == *peer && brief.filed && !self.moving.contains(&brief.key));
         Ok(here.map(|brief| (brief.key.id, crate::acting::filed_as(&brief))).collect())
+    }
+
+    fn waiting(&self, peer: &NodeName) -> Result<Vec<Waiting>, LedgerError> {
+        let waiting = self.ledger.waiting()?;
+        let of_peer = waiting.into_iter().filter(|row| row.key.from == *peer);
+        Ok(of_peer.map(|row| Waiting { id: row.key.id, task: row.digest, terms: row.terms_sha256 }).collect())
     }
 
     /// `pending.json`, when it says something new.
@@ -296,12 +317,23 @@ impl Round {
         let (pending, processing) = (there(Area::PendingAck)?, there(Area::Processing)?);
         missing.extend(self.expected.iter().filter_map(|(id, filed)| {
             let there = match filed {
-                Filed::PendingAck => pending.contains(id),
+                Filed::PendingAck => pending.contains(id) && self.shows_what_waits(share, *id),
                 Filed::Processing => processing.contains(id),
             };
             (!there).then_some(*id)
         }));
         Ok(())
+    }
+
+    /// Whether an approver finds the task and its terms as they were accepted.
+    fn shows_what_waits(&self, share: &dyn Share, id: TaskId) -> bool {
+        // Decided meanwhile: its files move on.
+        let Some(waiting) = self.waiting.iter().find(|waiting| waiting.id == id) else { return true };
+        let lane = &self.lane_in;
+        stands(share, &File::pending(lane, id), Kind::Task, waiting.task, &self.keys_in)
+            && waiting
+                .terms
+                .is_none_or(|terms| stands(share, &File::terms(lane, id), Kind::Terms, terms, &self.keys_in))
     }
 
     fn show_pending(&self, share: &dyn Share) -> Result<(), ShareError> {
@@ -328,6 +360,23 @@ impl Round {
         trim_evidence(share, &Dir::lane(&self.lane_in, Area::Rejected))?;
         archive_done(share, &self.lane_in, self.now).map(drop)
     }
+}
+
+/// Whether a file holds that very payload, sealed with a key of the lane. What cannot be read now is taken to stand.
+fn stands(share: &dyn Share, file: &File, kind: Kind, payload: Digest, keys: &LaneRing) -> bool {
+    let limit = u64::try_from(kind.envelope_bytes_max()).unwrap_or(u64::MAX);
+    let bytes = match share.read(file, limit) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return !matches!(
+                error.kind,
+                ErrorKind::Absent | ErrorKind::NotRegular(_) | ErrorKind::TooLarge { .. }
+            );
+        }
+    };
+    let Ok(raw) = RawEnvelope::read(kind, &bytes) else { return false };
+    let is_same = Digest::of(raw.unverified_payload()) == payload;
+    is_same && matches!(raw.verify_lane(keys), Ok(_) | Err(SignatureError::Retired))
 }
 
 /// Notes what the rounds found.

@@ -44,7 +44,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
 fn sealed(config: &Config, sent: &SentTask, args: &Args, context: &Context) -> Result<Exit, Report> {
     let desk = sender::desk(config, sent.outgoing.lane())?;
     let reason = if args.why.reason.is_empty() { "cancelled by its sender" } else { &args.why.reason };
-    let said = match desk.outgoing.cancel(&desk.mail(), sent.record.id, reason)? {
+    let ask = || desk.outgoing.cancel(&desk.mail(), sent.record.id, reason);
+    let said = match sender::past_squatting(ask, |asked| *asked == Cancelled::Asked(Delivered::Conflict))? {
         Cancelled::Asked(Delivered::Published) => format!("{} is asked to cancel it", desk.lane.to),
         Cancelled::Asked(Delivered::Conflict) => {
             let why = Error::new(ErrorKind::AlreadyExists, "something else lies at the request's name");

@@ -39,12 +39,11 @@ fn resend(config: &Config, sent: &SentTask, context: &Context) -> Result<Exit, R
         .help("send it anew with dispatch-send, if it is safe to run again"));
     }
     let desk = sender::desk(config, sent.outgoing.lane())?;
-    let mail = desk.mail();
-    let delivered = match record.place {
-        RecordPlace::Sent => desk.outgoing.put_back(&mail, record)?,
-        RecordPlace::Outbox => desk.outgoing.lock()?.publish(&mail, record)?,
+    let publish = || match record.place {
+        RecordPlace::Sent => desk.outgoing.put_back(&desk.mail(), record),
+        RecordPlace::Outbox => desk.outgoing.lock()?.publish(&desk.mail(), record),
     };
-    match delivered {
+    match sender::past_squatting(publish, |delivered| *delivered == Delivered::Conflict)? {
         Delivered::Published => {
             let path = desk.inbox_path(record.id);
             context.say_json(&json!({"ok": true, "task": record.id.to_string(), "inbox": path}))?;
