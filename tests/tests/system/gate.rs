@@ -96,16 +96,30 @@ fn a_decision_about_one_task_does_not_fit_another() {
 }
 
 #[test]
-fn swapping_the_parked_task_changes_nothing() {
+fn what_is_swapped_under_a_parked_task_is_refused_and_set_right() {
     let cluster = cluster();
     let key = cluster.b().approver("ann");
     let _b = cluster.b().watch();
     let id = waiting(&cluster, "shown");
-    let file = cluster.lane("a", "b").join(format!("pending-ack/{id}.json"));
-    fs::write(&file, "{}").unwrap();
+    let other = cluster.a().send("b", &note(&cluster, "never"), &["--require-ack"]);
+    parked(&cluster, &other);
+    let pending = cluster.lane("a", "b").join("pending-ack");
+    let (task, terms) = (format!("{id}.json"), format!("{id}.terms.json"));
+    eventually("its file is there", || pending.join(&task).exists());
+    for (name, bytes) in [
+        (&task, b"{}".to_vec()),
+        (&task, fs::read(pending.join(format!("{other}.json"))).unwrap()),
+        (&terms, fs::read(pending.join(format!("{other}.terms.json"))).unwrap()),
+    ] {
+        crate::craft::place(&cluster, &pending.join(name), &bytes);
+        assert_eq!(ack(&cluster, &key, &[&id, "--reason", "as shown"]).code, 65, "{name} was swapped");
+        eventually(&format!("{name} is set right"), || {
+            fs::read(pending.join(name)).is_ok_and(|now| now != bytes)
+        });
+    }
     drop(ack(&cluster, &key, &[&id, "--reason", "as shown"]).ok());
     cluster.answered(&id, "ok");
-    assert_eq!(cluster.runs.of("shown"), 1);
+    assert_eq!((cluster.runs.of("shown"), cluster.runs.of("never")), (1, 0));
 }
 
 #[test]
