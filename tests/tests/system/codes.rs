@@ -339,9 +339,10 @@ fn a_replayed_heartbeat_revives_nobody() {
     let a = cluster.a().watch();
     let beat = cluster.share().join("heartbeats/a.json");
     let old = eventually("a beats", || fs::read(&beat).ok());
-    let _b = cluster.b().watch();
     let newer = |bytes: &Vec<u8>| *bytes != old;
     eventually("a beats again", || fs::read(&beat).ok().filter(newer));
+    // Only now: what b has seen of a is newer than what comes back.
+    let _b = cluster.b().watch();
     eventually("b has seen a", || {
         let status = cluster.b().ctl(["status", "--json"]);
         status.out.contains("healthy").then_some(())
