@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # A machine that dies hard. Node b lives in a user-mode Linux guest, its state on the guest's own ext4 disk, the share on
-# the host. A task runs there; the whole guest is killed, with everything that was not synced; the next guest on the same
-# disk must answer it `unknown`, with a sealed result, without running it again, and must go on with the next task. Then
-# guests die in the middle of a burst: no task runs twice, each has one answer, and the ledger on the disk is whole.
+# the host. Whatever the guest had not synced is lost when it is killed, as with a power cut.
+#
+# First: a task runs, the whole guest is killed, and the next guest on the same disk must answer it `unknown`, sealed,
+# without running it again, and go on with the next task. Then: paid tasks keep coming and the guest is killed again and
+# again, wherever it is; in the end each is answered, none ran twice, and the books of the disk add up.
 #
 # usage: scripts/lab-uml.sh [--install]     exit 0 shown, 75 no guest to be had here (skipped), else failed
 #   --install   installs user-mode-linux with apt-get where it is missing and this is root
 #   DISPATCH_BIN=DIR   uses the commands in DIR instead of building them
+#   LAB_ROUNDS=N       kills so often in the second part (default 5)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,14 +20,17 @@ skip() {
 
 if [ "${1-}" = --install ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     for package in user-mode-linux e2fsprogs; do
-        dpkg -s "$package" >/dev/null 2>&1 ||
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
-            true
+        dpkg -s "$package" >/dev/null 2>&1 && continue
+        install() {
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1
+        }
+        install || { apt-get update -qq >/dev/null 2>&1 && install; } || true
     done
 fi
 uml=$(command -v linux.uml) || skip "user-mode-linux is not installed (apt-get install user-mode-linux)"
 command -v mkfs.ext4 >/dev/null || skip "mkfs.ext4 is not here (apt-get install e2fsprogs)"
 command -v pgrep >/dev/null || skip "pgrep is not here (apt-get install procps)"
+command -v debugfs >/dev/null || skip "debugfs is not here (apt-get install e2fsprogs)"
 command -v cc >/dev/null || skip "no C compiler"
 
 if [ -z "${DISPATCH_BIN-}" ]; then
@@ -58,35 +64,44 @@ node() {
     env -i PATH="$DISPATCH_BIN:$PATH" HOME="$lab/home-$name" USER=lab LANG=C.UTF-8 "$@"
 }
 
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
 # usage: wait_for SECONDS WHAT COMMAND…
 wait_for() {
     local end=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || {
-            echo "FAILED: not within the time: $what" >&2
-            exit 1
-        }
-        kill -0 "$guest" 2>/dev/null || {
-            echo "FAILED: the guest ended while waiting for: $what" >&2
-            exit 1
-        }
+        [ $SECONDS -lt $end ] || fail "not within the time: $what"
+        kill -0 "$guest" 2>/dev/null || fail "the guest ended while waiting for: $what"
         sleep 0.05
     done
 }
 
-# The guest's first process: mounts the disk over node b's home, so that every path is the one of the host.
+# The guest's first process: mounts the disk over node b's home, so that every path is the one of the host. It ends the
+# watcher and lets go of the disk when the host says so.
 cat >"$lab/init" <<EOF
 #!/bin/sh
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t ext4 -o noatime /dev/ubda $lab/home-b || { echo GUEST-NO-DISK; exec sleep 1000000; }
 ip link set lo up 2>/dev/null
-echo GUEST-READY
 cd $lab/home-b
 env -i PATH="$DISPATCH_BIN:\$PATH:/usr/bin:/bin:/usr/sbin:/sbin" HOME=$lab/home-b USER=lab LANG=C.UTF-8 \\
-    dispatch-watch >>$lab/watch.log 2>&1
-echo "GUEST-WATCHER-ENDED \$?"
+    dispatch-watch >>$lab/watch.log 2>&1 &
+watcher=\$!
+echo GUEST-READY
+while [ ! -e $lab/leave ]; do
+    kill -0 \$watcher 2>/dev/null || { echo GUEST-WATCHER-ENDED; exec sleep 1000000; }
+    sleep 0.1
+done
+kill -TERM \$watcher
+wait \$watcher
+echo "GUEST-WATCHER-LEFT \$?"
+cd /
+umount $lab/home-b && echo GUEST-DISK-CLEAN
 exec sleep 1000000
 EOF
 chmod +x "$lab/init"
@@ -124,50 +139,51 @@ result_of() {
     node a dispatchctl result "$1" --json
 }
 status_of() {
-    result_of "$1" 2>/dev/null | sed -n 's/.*"status": *"\([a-z_]*\)".*/\1/p' | head -n1
+    result_of "$1" | sed -n 's/.*"status": *"\([a-z_]*\)".*/\1/p' | head -n1
 }
 status_is() {
     [ "$(status_of "$1")" = "$2" ]
 }
-result_of_ok_or_unknown() {
-    status_is "$1" ok || status_is "$1" unknown
-}
 
 echo "setting up two nodes; b's disk is an image that only guests mount"
-(cd "$lab/home-a" && node a dispatchctl init --quiet --root "$lab/share" --node a --peer b >/dev/null)
+(cd "$lab/home-a" && node a dispatchctl init --root "$lab/share" --node a --peer b >/dev/null 2>&1)
 join=$(find "$lab/home-a" -name '*join*' -type f | head -n1)
-(cd "$lab/home-b" && node b dispatchctl init --quiet --join "$join" --root "$lab/share" >/dev/null)
+(cd "$lab/home-b" && node b dispatchctl init --join "$join" --root "$lab/share" >/dev/null 2>&1)
 # A short interval: taking a node over on another boot of its machine waits for two heartbeats of its own name.
-cat >"$lab/edit.awk" <<'EOF'
-/^\[watch\]/ { print; print "strategy = \"poll\""; print "heartbeat_s = 1"; next }
-{ print }
-EOF
 config=$lab/home-b/.config/dispatch/dispatch.toml
-awk -f "$lab/edit.awk" "$config" >"$lab/config" && cat "$lab/config" >"$config"
+awk '/^\[watch\]/ { print; print "strategy = \"poll\"\npoll_ms = 100\nheartbeat_s = 1"; next }
+    /^\[budget\]/ { print; print "run_usd = \"100\"\nmonth_usd = \"100\""; next }
+    { print }' "$config" >"$lab/config"
+cat >>"$lab/config" <<'EOF'
+
+[profile.paid]
+agent = "command"
+argv = ["/bin/sh", "-eu"]
+billing = "metered"
+max_cost_usd = "0.75"
+overshoot_usd = "0.25"
+EOF
+cat "$lab/config" >"$config"
 truncate -s 256M "$disk"
 mkfs.ext4 -q -F -d "$lab/home-b" "$disk"
 rm -rf "$lab/home-b" && mkdir "$lab/home-b"
 
+# What agents did, on the host: each line is synced before the agent goes on.
 runs=$lab/runs
 : >"$runs"
-# usage: request LABEL    a script that notes its run at once on the host's disk: nothing else of the guest is synced by it
-request() {
-    printf 'echo %s | dd of=%s oflag=append,dsync conv=notrunc status=none\n' "$1" "$runs"
+
+# usage: task LABEL THEN OPTIONS…   sends a task that notes its run and goes on with THEN; prints its id
+task() {
+    local label=$1 then=$2
+    shift 2
+    printf 'echo %s.$DISPATCH_ATTEMPT >>%s; sync %s\n%s\n' "$label" "$runs" "$runs" "$then" |
+        node a dispatch-send --to b "$@" - | cut -f1
 }
-# usage: ran LABEL    how often it ran
-ran() {
-    grep -cx "$1" "$runs" || true
-}
-# usage: send LABEL [MORE-SCRIPT]    prints the id
-send() {
-    { request "$1"; printf '%s\n' "${2-}"; } | node a dispatch-send --to b --timeout 2h - | cut -f1
-}
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
+count() {
+    grep -c "^$1\$" "$runs" || true
 }
 
-first=$(send first 'sleep 100000')
+first=$(task first 'sleep 100000' --timeout 2h)
 echo "guest 1 takes $first and starts its agent"
 boot 1
 wait_for 120 "the agent starts" grep -q first "$runs"
@@ -175,44 +191,59 @@ wait_for 120 "the agent starts" grep -q first "$runs"
 echo "guest 1 is killed whole, in the middle of the run"
 die_hard
 
-second=$(send second)
+second=$(task second '')
 echo "guest 2 boots from the same disk"
 boot 2
 wait_for 120 "the first task is answered: unknown" status_is "$first" unknown
 wait_for 120 "the second task is answered: ok" status_is "$second" ok
-[ "$(ran first)" = 1 ] || fail "the first task ran $(ran first) times"
-[ "$(ran second)" = 1 ] || fail "the second task ran $(ran second) times"
+[ "$(count first.1)" = 1 ] || fail "the first task ran $(count 'first.*') times"
+[ "$(count second.1)" = 1 ] || fail "the second task ran $(count 'second.*') times"
+die_hard
 
-echo "guests 2 and 3 are killed in the middle of a burst of 40 tasks"
-burst=()
-for number in $(seq 40); do
-    burst+=("$(send "burst-$number" 'sleep 0.05')")
+rounds=${LAB_ROUNDS-5}
+declare -A ids
+for round in $(seq 1 "$rounds"); do
+    for one in 1 2 3 4; do
+        label=task-$round-$one
+        ids[$label]=$(task "$label" "sleep 0.$one" --profile paid)
+    done
+    starts=$(grep -c ' watches ' "$lab/watch.log" || true)
+    owns() { [ "$(grep -c ' watches ' "$lab/watch.log")" -gt "$starts" ]; }
+    boot "r$round"
+    wait_for 60 "the watcher owns its node" owns
+    # From here on the tasks are accepted, run and answered, within a second or two.
+    sleep "0.$((round * 23 % 10))"
+    die_hard
+    echo "killed again ($round of $rounds), with $(wc -l <"$runs") runs noted"
 done
-has_run() {
-    [ "$(grep -c burst "$runs")" -ge "$1" ]
-}
-wait_for 120 "some of the burst have run" has_run 8
-die_hard
-boot 3
-wait_for 120 "more of the burst have run" has_run 20
-die_hard
-boot 4
-known=0
-for number in $(seq 40); do
-    id=${burst[number - 1]}
-    wait_for 120 "burst-$number is answered" result_of_ok_or_unknown "$id"
-    times=$(ran "burst-$number")
-    [ "$times" -le 1 ] || fail "burst-$number ran $times times"
-    if status_is "$id" ok; then
-        [ "$times" = 1 ] || fail "burst-$number is answered ok and did not run"
-        known=$((known + 1))
-    fi
-done
-die_hard
-echo "each of the 40 is answered once: $known ok, $((40 - known)) unknown; none ran twice"
 
-echo "the ledger, as it lies on the disk"
-e2fsck -p "$disk" >/dev/null || [ $? -le 1 ]
-debugfs -R "rdump / $lab/home-b" "$disk" >/dev/null 2>&1
+echo "the last guest answers for all of them"
+boot last
+for label in "${!ids[@]}"; do
+    is_answered() { result_of "${ids[$label]}"; }
+    wait_for 120 "$label is answered" is_answered
+done
+touch "$lab/leave"
+clean() { grep -q GUEST-DISK-CLEAN "$lab/console.last"; }
+wait_for 60 "the guest lets go of its disk" clean
+die_hard
+
+ok=0 unknown=0 spent=0
+for label in "${!ids[@]}"; do
+    ran=$(count "$label.1")
+    case $(status_of "${ids[$label]}") in
+    ok) ok=$((ok + 1)) && spent=$((spent + 1)) && [ "$ran" = 1 ] || fail "$label is ok and ran $ran times" ;;
+    unknown) unknown=$((unknown + 1)) && spent=$((spent + 1)) && [ "$ran" -le 1 ] || fail "$label ran $ran times" ;;
+    *) fail "$label ended $(status_of "${ids[$label]}")" ;;
+    esac
+done
+[ -z "$(sort "$runs" | uniq -d)" ] || fail "ran twice: $(sort "$runs" | uniq -d)"
+
+debugfs -R "rdump /.config /.local $lab/home-b" "$disk" 2>/dev/null
 node b dispatchctl audit verify
-echo "shown: a machine that dies in the middle of a run answers unknown, sealed, and runs nothing a second time"
+month=$(node b dispatchctl status --json | tr -d ' \n' | sed -n 's/.*"month":{\([^}]*\)}.*/\1/p')
+case $month in
+*"\"reserved\":\"0\""*"\"spent\":\"$spent\""* | *"\"spent\":\"$spent\""*"\"reserved\":\"0\""*) ;;
+*) fail "$spent USD were paid, and the books say: $month" ;;
+esac
+echo "shown: a machine that died $((rounds + 2)) times answered every task once ($ok ok, $unknown unknown), ran none twice, and paid each once"
