@@ -292,6 +292,26 @@ fn a_sender_killed_at_any_point_loses_nothing_and_makes_no_gap() {
     });
 }
 
+/// Nobody sends from there again, but its watcher lives.
+#[test]
+fn what_a_killed_sender_left_goes_out_by_the_watcher_of_its_node() {
+    if !traceable() {
+        return;
+    }
+    let publishes = |point: &&Point| point.call.starts_with("link") && point.shown.contains("/inbox");
+    let points = sender_points();
+    let point = points.iter().find(publishes).expect("it links the task into the inbox");
+    let cluster = mix::cluster(&bins());
+    assert_ne!(send(&cluster, &points::killing(point, &cluster.share())).code, 0);
+    let ids = kept(&cluster.a().state_dir().join("send"));
+    assert_eq!(ids.len(), 1, "it is in the outbox, and nowhere else");
+    assert!(names(&cluster.lane("a", "b").join("inbox")).is_empty());
+    let (_a, _b) = (cluster.a().watch(), cluster.b().watch());
+    let results = check::one_result_each(&cluster, "a", "b", &ids);
+    assert_eq!((&results[0]["status"], cluster.runs.of("first.1")), (&"ok".into(), 1));
+    all_is_true(&cluster, &results);
+}
+
 // The approver.
 
 fn decide(mix: &Cluster, key: &str, id: &str, before: &[String]) -> Ended {

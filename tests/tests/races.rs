@@ -187,40 +187,53 @@ fn traceable() -> bool {
     possible
 }
 
-/// What an executor's lock says and what its directory says are read one after the other; whatever comes between them,
-/// the outcome stands.
-#[test]
-fn an_outcome_synced_just_as_its_attempt_is_declared_dead_stands() {
+/// A watcher that adopts an attempt hangs at `delay` of its try of the lock; the executor comes to its end meanwhile.
+fn ends_while_the_watcher_hangs(delay: &str) {
     if !traceable() {
         return;
     }
     let cluster = mix::cluster(&bins());
-    cluster.b().configure("[exec]\nmax_parallel = 12");
     let gate = cluster.outside().join("gate");
-    let labels: Vec<String> = (0..12).map(|number| format!("task-{number}")).collect();
-    let ids: Vec<String> = labels
-        .iter()
-        .enumerate()
-        .map(|(number, label)| {
-            let wait =
-                format!("while [ ! -e '{}' ]; do sleep 0.02; done; sleep 0.{number:02}", gate.display());
-            cluster.a().send("b", &noting(&cluster, label, &wait), &["--profile", "paid"])
-        })
-        .collect();
+    let wait = format!("while [ ! -e '{}' ]; do sleep 0.02; done", gate.display());
+    let id = cluster.a().send("b", &noting(&cluster, "once", &wait), &["--profile", "paid"]);
     let b = cluster.b().watch();
-    eventually("all run", || labels.iter().all(|label| cluster.runs.of(&format!("{label}.1")) == 1));
+    eventually("it runs", || cluster.runs.of("once.1") == 1);
     b.crash();
-    // The next watcher hangs for a while before and after each try of a lock, while the executors come
-    // to their ends one after the other.
-    let slow = "strace -D -f -qq -b execve -o /dev/null -e trace=flock -e inject=flock:delay_enter=20000:delay_exit=30000";
-    let slow: Vec<String> = slow.split(' ').map(str::to_owned).collect();
-    let _b = cluster.b().watch_with(&slow, &[]);
+    // The first lock is the node's own, the second that of the job.
+    let tracer =
+        format!("strace -D -qq -b execve -o /dev/null -e trace=flock -e inject=flock:{delay}=4000000:when=2");
+    let tracer: Vec<String> = tracer.split(' ').map(str::to_owned).collect();
+    let b = cluster.b().start_watch(&tracer, &[]);
+    let mut looks = 0;
+    eventually("it hangs", || {
+        looks = if is_traced_stop(b.pid()) { looks + 1 } else { 0 };
+        looks > 60
+    });
     fs::write(&gate, "").unwrap();
-    let results = check::one_result_each(&cluster, "a", "b", &ids);
-    for result in &results {
-        assert_eq!((&result["status"], &result["attempt"]), (&"ok".into(), &1.into()), "{result:#}");
-    }
-    all_is_true(&cluster, &results);
+    eventually("the executor has come to its end", || cluster.b().pids("dispatch-exec").is_empty());
+    assert!(is_traced_stop(b.pid()), "it did not hang long enough for this test");
+    let result = cluster.answered(&id, "ok");
+    assert_eq!(result["attempt"], 1, "{result:#}");
+    assert_eq!(cluster.runs.of("once.1"), 1);
+    all_is_true(&cluster, &[result]);
+}
+
+/// Whether a process is held by its tracer.
+fn is_traced_stop(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('t'))
+}
+
+/// What was read of the directory before the lock was held does not count: the outcome came in between.
+#[test]
+fn an_outcome_synced_just_as_its_attempt_is_declared_dead_stands() {
+    ends_while_the_watcher_hangs("delay_enter");
+}
+
+/// The lock was busy, and what is read after that says that all is over.
+#[test]
+fn an_outcome_synced_just_after_its_executor_was_seen_alive_is_settled_once() {
+    ends_while_the_watcher_hangs("delay_exit");
 }
 
 /// An executor that was killed after its last act, while it still held the lock.
