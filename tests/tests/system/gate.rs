@@ -99,20 +99,26 @@ fn a_decision_about_one_task_does_not_fit_another() {
 fn what_is_swapped_under_a_parked_task_is_refused_and_set_right() {
     let cluster = cluster();
     let key = cluster.b().approver("ann");
-    let _b = cluster.b().watch();
+    let mut b = cluster.b().watch();
     let id = waiting(&cluster, "shown");
     let other = cluster.a().send("b", &note(&cluster, "never"), &["--require-ack"]);
     parked(&cluster, &other);
     let pending = cluster.lane("a", "b").join("pending-ack");
     let (task, terms) = (format!("{id}.json"), format!("{id}.terms.json"));
-    eventually("its file is there", || pending.join(&task).exists());
+    for name in [task.clone(), terms.clone(), format!("{other}.json"), format!("{other}.terms.json")] {
+        eventually(&format!("{name} is there"), || pending.join(&name).exists());
+    }
     for (name, bytes) in [
         (&task, b"{}".to_vec()),
         (&task, fs::read(pending.join(format!("{other}.json"))).unwrap()),
         (&terms, fs::read(pending.join(format!("{other}.terms.json"))).unwrap()),
     ] {
+        // Nobody sets it right while the watcher is away.
+        assert_eq!(b.stop(), 0);
         crate::craft::place(&cluster, &pending.join(name), &bytes);
-        assert_eq!(ack(&cluster, &key, &[&id, "--reason", "as shown"]).code, 65, "{name} was swapped");
+        let said = ack(&cluster, &key, &[&id, "--reason", "as shown", "--no-wait"]);
+        assert_eq!(said.code, 65, "{name} was swapped");
+        b = cluster.b().watch();
         eventually(&format!("{name} is set right"), || {
             fs::read(pending.join(name)).is_ok_and(|now| now != bytes)
         });
