@@ -93,6 +93,10 @@ fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Res
         Printed::Something => {}
         Printed::Nothing => print_text(cli, result)?,
     }
+    if result.truncated {
+        // Neither the status nor the text shows it.
+        tell(&format!("log cut: {} of {} bytes", result.log_bytes, result.output_bytes));
+    }
     if exit == Exit::Done {
         return Ok(exit);
     }
