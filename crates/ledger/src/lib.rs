@@ -32,6 +32,7 @@ mod schema;
 mod seen;
 mod streams;
 mod tasks;
+mod tellings;
 #[cfg(test)]
 mod tests;
 mod trips;
@@ -56,6 +57,7 @@ pub use schema::SCHEMA;
 pub use seen::Seen;
 pub use streams::{Gap, Position};
 pub use tasks::{Filed, NewTask, Stop, TaskKey, TaskRow, Terms};
+pub use tellings::{Made, OutcomeCount, TellingRow};
 pub use trips::TripRow;
 pub use tx::{Fence, Tx};
 pub use verify::{ChainBreak, ChainCheck};

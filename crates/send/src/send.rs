@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::names::NodeName;
+use dispatch_core::protocol::task::Callback;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::desk::Desk;
@@ -38,7 +39,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Report> {
     let config = Config::load(cli.common.config.as_deref())?;
     let to = receiver(cli, &config)?;
     let request = task::read_request(cli)?;
-    let sent = send(cli, Arc::new(Desk::open(&config, &to)?), request)?;
+    let sent = send(cli, &config, Arc::new(Desk::open(&config, &to)?), request)?;
     if cli.wait {
         return wait::wait(cli, &sent);
     }
@@ -71,7 +72,7 @@ fn note(cli: &Cli, notes: &mut Vec<String>, text: String) {
     notes.push(text);
 }
 
-fn send(cli: &Cli, desk: Arc<Desk>, request: String) -> Result<Sent, Report> {
+fn send(cli: &Cli, config: &Config, desk: Arc<Desk>, request: String) -> Result<Sent, Report> {
     let mut notes = Vec::new();
     let unreachable = match desk.look() {
         RootLook::Reachable(root) => {
@@ -89,6 +90,11 @@ fn send(cli: &Cli, desk: Arc<Desk>, request: String) -> Result<Sent, Report> {
     if unreachable.is_none() && watched(&desk.state).is_ok_and(|watched| watched == Watched::Free) {
         look_after(cli, &desk, &mut notes);
     }
+    if cli.callback == Some(Callback::Notify)
+        && let Some(text) = untold(&desk, config)
+    {
+        note(cli, &mut notes, text);
+    }
     let (record, delivered) = put(cli, &desk, request, unreachable)?;
     match delivered {
         Delivered::Published => {}
@@ -96,6 +102,20 @@ fn send(cli: &Cli, desk: Arc<Desk>, request: String) -> Result<Sent, Report> {
     }
     let inbox = desk.inbox_path(record.id);
     Ok(Sent { desk, record, inbox, notes })
+}
+
+/// Why nobody will be told of the answer: telling people is the work of the watcher of this very state directory.
+fn untold(desk: &Desk, config: &Config) -> Option<String> {
+    let instead = "dispatchctl wait ID waits for the answer";
+    if watched(&desk.state).is_ok_and(|watched| watched == Watched::Free) {
+        let state = desk.state.path().display();
+        return Some(format!(
+            "nobody will be told when the answer comes: no watcher runs with the state directory `{state}`; {instead}"
+        ));
+    }
+    config.notify.is_none().then(|| {
+        format!("nobody will be told when the answer comes: the configuration has no [notify]; {instead}")
+    })
 }
 
 /// What a watcher would do, where there is none.

@@ -37,6 +37,9 @@ impl Node {
         self.contained.extend(after.failed.into_iter().map(|key| (key, Instant::now())));
         // A person who waits for an answer waits for what follows from it, too; what the budget of a pass left lies there.
         self.again |= !after.replies.is_empty() || after.left_some;
+        if let Some(batch) = after.tell {
+            self.herald.start(&self.home, batch);
+        }
         for launch in &after.launches {
             self.launch(launch);
         }
@@ -60,7 +63,8 @@ impl Node {
             self.move_files(now)?;
             self.start_chores(now)?;
         }
-        self.beat(now)
+        self.beat(now)?;
+        Ok(self.write_metrics(now)?)
     }
 
     fn launch(&mut self, launch: &Launch) {
@@ -83,6 +87,7 @@ impl Node {
         };
         match started {
             Ok(child) => {
+                self.gauges.launches = self.gauges.launches.saturating_add(1);
                 self.executors.insert(epoch, child);
                 self.look_soon = Some(Instant::now());
             }

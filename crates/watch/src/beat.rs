@@ -79,9 +79,10 @@ impl Node {
     fn write_peers_json(&self, now: Timestamp) -> Result<(), LedgerError> {
         let mut peers = BTreeMap::new();
         let rows = self.ledger.peers()?;
+        let limits = self.home.config.watch.health;
         for node in self.home.peers.keys() {
             let row = rows.iter().find(|row| row.node == *node);
-            peers.insert(node.clone(), row.map_or_else(never_seen, |row| seen(row, now)));
+            peers.insert(node.clone(), row.map_or_else(never_seen, |row| seen(row, now, limits)));
         }
         if let Err(error) = peers_json::write(&self.home.config.state, &Peers { written: now, peers }) {
             tracing::warn!(%error, "peers.json could not be written");
@@ -198,9 +199,9 @@ fn never_seen() -> PeerSeen {
     PeerSeen { health: "unknown".to_owned(), ..PeerSeen::default() }
 }
 
-fn seen(row: &PeerRow, now: Timestamp) -> PeerSeen {
+fn seen(row: &PeerRow, now: Timestamp, limits: HealthLimits) -> PeerSeen {
     let seconds = |at: Timestamp| at.unix_ms().div_euclid(1_000);
-    let health = HealthLimits::default().health(seconds(row.advanced_at), seconds(now));
+    let health = limits.health(seconds(row.advanced_at), seconds(now));
     let Ok(beat) = Heartbeat::from_stored(&row.payload) else { return never_seen() };
     PeerSeen {
         health: health.as_str().to_owned(),

@@ -69,6 +69,19 @@ fn fullest_lane(reader: &Reader) -> Result<u64, LedgerError> {
     Ok(used.into_values().max().unwrap_or(0))
 }
 
+/// Whether senders are asked to wait.
+pub(crate) fn backpressure(reader: &Reader, home: &Home) -> Result<Backpressure, LedgerError> {
+    let places = u64::from(home.config.limits.max_queued).max(1);
+    // Places are a lane's: the fullest one is what a sender can run into.
+    let used = fullest_lane(reader)?;
+    let level = used.saturating_mul(100).checked_div(places).unwrap_or(100).min(100);
+    Ok(Backpressure {
+        on: level >= 80,
+        level: u8::try_from(level).unwrap_or(100),
+        retry_after_s: (level >= 80).then_some(30),
+    })
+}
+
 /// My heartbeat, sealed for every peer.
 pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8>, LedgerError> {
     let counts = counts(reader)?;
@@ -76,10 +89,6 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
     let meta = reader.meta()?;
     let month = reader.balance(&WindowKey::Month(Month::of(pulse.now)))?;
     let caps = home.caps();
-    let places = u64::from(home.config.limits.max_queued).max(1);
-    // Places are a lane's: the fullest one is what a sender can run into.
-    let used = fullest_lane(reader)?;
-    let level = used.saturating_mul(100).checked_div(places).unwrap_or(100).min(100);
     let heartbeat = Heartbeat {
         cluster: home.cluster,
         node: home.node.clone(),
@@ -90,11 +99,7 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: pulse.state,
         load: load(&counts, capacity, pulse.last_queued),
-        backpressure: Backpressure {
-            on: level >= 80,
-            level: u8::try_from(level).unwrap_or(100),
-            retry_after_s: (level >= 80).then_some(30),
-        },
+        backpressure: backpressure(reader, home)?,
         capabilities: home.config.profiles.keys().map(ToString::to_string).collect(),
         backends: vec![BackendOffer {
             name: "local".to_owned(),

@@ -1,6 +1,7 @@
 //! What a node does now and then: its own outgoing tasks, files that vanished or were squatted on, old things that go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::continuity::{ClockTrust, clock_trust};
@@ -8,6 +9,7 @@ use dispatch_core::protocol::keys::LaneRing;
 use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::Kind;
 use dispatch_core::protocol::seal::{RawEnvelope, SignatureError};
+use dispatch_core::protocol::task::Callback;
 use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
 use dispatch_node::clock;
@@ -19,8 +21,10 @@ use dispatch_spool::share::{EntryKind, ErrorKind, Share, ShareError};
 use dispatch_spool::upkeep::{archive_done, remove_leftovers, trim_evidence};
 use serde_json::json;
 
+use crate::home::Home;
 use crate::node::{Leave, Node, Reach};
 use crate::reply::Reply;
+use crate::telling::{self, DoneTask};
 use crate::workers::Place;
 
 /// Own tasks and vanished files are looked after this often.
@@ -40,6 +44,8 @@ const FAILED_JOB_KEPT_MS: i64 = 7 * DAY_MS;
 const REPLIES_KEPT_MS: i64 = DAY_MS;
 /// Heads that peers showed are kept so long, but for the newest.
 const WITNESSED_KEPT_MS: i64 = 30 * DAY_MS;
+/// What people were told is remembered for longer than anything lives that they could be told of again.
+const TELLINGS_KEPT_MS: i64 = 100 * DAY_MS;
 
 /// When the next round of each kind is due.
 #[derive(Default)]
@@ -49,7 +55,9 @@ pub(crate) struct Chores {
     /// Chores on their way.
     under_way: BTreeSet<NodeName>,
     news: Vec<News>,
-    pending_shown: std::collections::BTreeMap<NodeName, String>,
+    pending_shown: BTreeMap<NodeName, String>,
+    /// Answered tasks that were looked at for whether somebody is to be told of them.
+    looked_at: BTreeMap<NodeName, Arc<BTreeSet<TaskId>>>,
 }
 
 /// What a round with one peer found.
@@ -58,6 +66,8 @@ pub(crate) struct News {
     pub(crate) peer: NodeName,
     upkeep: Upkeep,
     missing: Vec<TaskId>,
+    /// Answered tasks whose sender asked to be told.
+    done: Vec<DoneTask>,
 }
 
 /// What to look after with one peer.
@@ -76,6 +86,8 @@ struct Round {
     keys_in: LaneRing,
     pending: Option<Pending>,
     clear: Clear,
+    /// Answered tasks that were looked at before; `None`: nobody is to be told of any.
+    looked_at: Option<Arc<BTreeSet<TaskId>>>,
 }
 
 /// A task that waits for a person, by what its files must hold.
@@ -140,11 +152,19 @@ impl Node {
             keys_in: home.ring_in.clone(),
             pending: self.pending_summary(peer)?,
             clear,
+            looked_at: self
+                .home
+                .config
+                .notify
+                .as_ref()
+                .map(|_| self.chores.looked_at.get(peer).cloned().unwrap_or_default()),
         };
         let name = peer.clone();
         let handed = self.workers.submit(&Place::Peer(peer.clone()), move |share| {
-            let (upkeep, missing, done) = round.run(share);
-            Reply::Chores { news: Box::new(News { peer: name, upkeep, missing }), done }
+            let mut news =
+                News { peer: name, upkeep: Upkeep::default(), missing: Vec::new(), done: Vec::new() };
+            let (done, looked_at) = round.run(share, &mut news);
+            Reply::Chores { news: Box::new(news), done, looked_at }
         });
         if handed {
             self.chores.under_way.insert(peer.clone());
@@ -193,13 +213,21 @@ impl Node {
     }
 
     /// Counts a finished round in.
-    pub(crate) fn chores_done(&mut self, news: News, done: Result<(), ChoreError>) {
+    pub(crate) fn chores_done(
+        &mut self,
+        news: News,
+        done: Result<(), ChoreError>,
+        looked_at: Option<BTreeSet<TaskId>>,
+    ) {
         self.chores.under_way.remove(&news.peer);
+        if let Some(looked_at) = looked_at {
+            self.chores.looked_at.insert(news.peer.clone(), Arc::new(looked_at));
+        }
         if let Err(error) = done {
             tracing::debug!(error = %dispatch_node::report::one_line(&error), "a chore failed; it is done again");
             self.chores.pending_shown.remove(&news.peer);
         }
-        if !news.missing.is_empty() || !news.upkeep.unanswered.is_empty() {
+        if !news.missing.is_empty() || !news.upkeep.unanswered.is_empty() || !news.done.is_empty() {
             self.chores.news.push(news);
         }
     }
@@ -246,15 +274,39 @@ pub(crate) enum ChoreError {
 }
 
 impl Round {
-    fn run(&self, share: &dyn Share) -> (Upkeep, Vec<TaskId>, Result<(), ChoreError>) {
-        let mut upkeep = Upkeep::default();
-        let mut missing = Vec::new();
-        let done = self
-            .own_tasks(share, &mut upkeep)
-            .and_then(|()| self.vanished(share, &mut missing).map_err(ChoreError::Share))
+    /// Does the round; answers whether it came to its end, and which answered tasks were looked at by now.
+    fn run(&self, share: &dyn Share, news: &mut News) -> (Result<(), ChoreError>, Option<BTreeSet<TaskId>>) {
+        let own = self.own_tasks(share, &mut news.upkeep);
+        let looked_at = self.answered(&mut news.done);
+        let done = own
+            .and_then(|()| self.vanished(share, &mut news.missing).map_err(ChoreError::Share))
             .and_then(|()| self.show_pending(share).map_err(ChoreError::Share))
             .and_then(|()| self.clear_away(share).map_err(ChoreError::Share));
-        (upkeep, missing, done)
+        (done, looked_at)
+    }
+
+    /// Answered tasks that were not looked at before and whose sender asked to be told; whoever noticed the answer. Answers
+    /// all that are looked at by now, `None` where nobody is to be told or the records cannot be listed.
+    fn answered(&self, done: &mut Vec<DoneTask>) -> Option<BTreeSet<TaskId>> {
+        let before = self.looked_at.as_ref()?;
+        let outgoing = Outgoing::at(&self.state, &self.lane_out);
+        let mut looked_at = BTreeSet::new();
+        for id in outgoing.sent_ids().ok()? {
+            if before.contains(&id) {
+                looked_at.insert(id);
+                continue;
+            }
+            // A damaged record is reported by whoever asks for it.
+            let Ok(Some(record)) = outgoing.record(id) else { continue };
+            let Some(answered) = record.answered else { continue };
+            looked_at.insert(id);
+            if let Some(task) = record.task().ok().filter(|task| task.callback == Callback::Notify) {
+                let first_line =
+                    task.request.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+                done.push(DoneTask { id, status: answered.status, first_line: first_line.to_owned() });
+            }
+        }
+        Some(looked_at)
     }
 
     /// What was sent from this state directory: left in the outbox, answered, unanswered.
@@ -380,7 +432,7 @@ fn stands(share: &dyn Share, file: &File, kind: Kind, payload: Digest, keys: &La
 }
 
 /// Notes what the rounds found.
-pub(crate) fn note(tx: &mut Tx<'_>, news: &[News]) -> Result<(), LedgerError> {
+pub(crate) fn note(tx: &mut Tx<'_>, home: &Home, news: &[News]) -> Result<(), LedgerError> {
     for round in news {
         for id in &round.missing {
             tx.unmark_filed(&TaskKey { from: round.peer.clone(), id: *id })?;
@@ -388,6 +440,10 @@ pub(crate) fn note(tx: &mut Tx<'_>, news: &[News]) -> Result<(), LedgerError> {
         for id in &round.upkeep.unanswered {
             let data = json!({"to": round.peer.as_str(), "id": id.to_string()});
             tx.audit(&Entry::of("unanswered").code("unanswered").data(data))?;
+            telling::unanswered(tx, home, &round.peer, *id)?;
+        }
+        for task in &round.done {
+            telling::done(tx, home, &round.peer, task)?;
         }
     }
     Ok(())
@@ -428,6 +484,7 @@ pub(crate) fn note_clock(tx: &mut Tx<'_>, host_boot_id: &str) -> Result<(), Ledg
     tx.purge_controls(now)?;
     tx.purge_replies(now.plus_ms(-REPLIES_KEPT_MS))?;
     tx.purge_witnessed(now.plus_ms(-WITNESSED_KEPT_MS))?;
+    tx.purge_tellings(now.plus_ms(-TELLINGS_KEPT_MS))?;
     Ok(())
 }
 

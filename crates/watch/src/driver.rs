@@ -84,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
         voice: Voice::default(),
     };
     let ended = looping.run();
+    looping.node.leave_herald();
     drop(looping.service.stopping());
     drop(lock);
     ended

@@ -24,10 +24,12 @@ use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
 use crate::home::Home;
 use crate::look::{self, Found, LaneAsk, LaneLook, Rest, RootAsk, RootLook};
+use crate::metrics::Gauges;
 use crate::owning;
 use crate::pass::Seen;
 use crate::reply::Reply;
 use crate::taking::{self, Judged};
+use crate::telling::Herald;
 use crate::tripping::{self, Stopped, Switches};
 use crate::workers::{Done, Place, Workers};
 
@@ -134,6 +136,10 @@ pub(crate) struct Node {
     pub(crate) look_soon: Option<Instant>,
     pub(crate) adopted: usize,
     pub(crate) flooded: BTreeSet<NodeName>,
+    /// Who tells people.
+    pub(crate) herald: Herald,
+    /// What is counted for the metrics.
+    pub(crate) gauges: Gauges,
 }
 
 /// Whether every lane that was asked about answered.
@@ -174,6 +180,7 @@ impl Node {
     pub(crate) fn new(home: Home, ledger: Ledger, workers: Workers, executor: PathBuf) -> Node {
         Node {
             door: Door::of(&home.config.state),
+            herald: Herald::new(workers.wakes(), &home),
             home,
             ledger,
             workers,
@@ -214,6 +221,7 @@ impl Node {
             look_soon: None,
             adopted: 0,
             flooded: BTreeSet::new(),
+            gauges: Gauges::default(),
         }
     }
 
@@ -233,6 +241,7 @@ impl Node {
             && self.moved.is_empty()
             && self.clearing.values().all(BTreeSet::is_empty)
             && self.workers.is_idle()
+            && self.herald.is_quiet()
             && !self.again
     }
 
@@ -272,7 +281,11 @@ impl Node {
 
     fn ask_root(&mut self, round: &mut Round) {
         let (number, ask) = (round.number, round.ask.clone());
-        let job = move |share: &dyn Share| Reply::Root { round: number, look: look::root(share, &ask) };
+        let job = move |share: &dyn Share| {
+            let began = Instant::now();
+            let look = look::root(share, &ask);
+            Reply::Root { round: number, look, took: began.elapsed() }
+        };
         if self.workers.submit(&Place::Root, job) {
             round.waiting.insert(Place::Root);
         } else {
@@ -368,13 +381,16 @@ impl Node {
         let Done { place, reply } = done;
         self.workers.answered(&place);
         match reply {
-            Reply::Root { round: number, look } => match self.round_of(number) {
-                Some(round) => {
-                    round.waiting.remove(&place);
-                    round.root = Some((look, Instant::now()));
+            Reply::Root { round: number, look, took } => {
+                self.gauges.looked(took);
+                match self.round_of(number) {
+                    Some(round) => {
+                        round.waiting.remove(&place);
+                        round.root = Some((look, Instant::now()));
+                    }
+                    None => self.again = true,
                 }
-                None => self.again = true,
-            },
+            }
             Reply::Lane { round: number, peer, look } => match (self.round_of(number), look) {
                 (Some(round), Ok(look)) => {
                     round.waiting.remove(&place);
@@ -397,7 +413,7 @@ impl Node {
                     tracing::debug!(%error, "a file could not be cleared");
                 }
             }
-            Reply::Chores { news, done } => self.chores_done(*news, done),
+            Reply::Chores { news, done, looked_at } => self.chores_done(*news, done, looked_at),
             Reply::Copied { length, done } => self.copied(length, done),
             Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
             Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),

@@ -23,6 +23,7 @@ use crate::home::Home;
 use crate::node::{Leave, Moved, Node, Reach};
 use crate::running::{self, Launch, Turn};
 use crate::taking::{self, Judged};
+use crate::telling::{self, Batch, Handed};
 use crate::terms;
 use crate::tripping::{self, Stopped, Switches};
 
@@ -57,6 +58,8 @@ pub(crate) struct After {
     pub(crate) failed: Vec<TaskKey>,
     /// Refused files that the budget of this pass had no room for.
     pub(crate) left_some: bool,
+    /// What people are to be told now; `None` where nothing was asked.
+    pub(crate) tell: Option<Batch>,
 }
 
 /// What this watcher learned since its last transaction and has not told the ledger yet.
@@ -67,6 +70,10 @@ struct Learned {
     squatted: Vec<File>,
     recheck: bool,
     refusals: Vec<(&'static str, u64)>,
+    /// How telling people goes.
+    handed: Handed,
+    /// It is time to see who of the peers is dead.
+    peers_due: bool,
 }
 
 /// What holds for one transaction.
@@ -102,6 +109,8 @@ impl Rules<'_> {
             chores::step_drain(tx)?;
             after.launches = self.lease(tx, &mut after.failed)?;
         }
+        telling::waiting(tx, self.home)?;
+        after.tell = Some(learned.handed.take(tx, self.home)?);
         Ok(after)
     }
 
@@ -113,15 +122,21 @@ impl Rules<'_> {
         learned: &Learned,
         failed: &mut Vec<TaskKey>,
     ) -> Result<(), LedgerError> {
-        tripping::record(tx, &seen.switches, self.latch)?;
+        learned.handed.note(tx)?;
+        for tripped in tripping::record(tx, &seen.switches, self.latch)? {
+            telling::tripped(tx, self.home, &tripped)?;
+        }
         self.note_shown(tx, seen)?;
+        if learned.peers_due {
+            telling::peers(tx, self.home)?;
+        }
         if learned.recheck {
             terms::recheck(tx, self.home, failed)?;
         }
         if !self.home.clock_suspect && chores::clock_mark_is_old(&tx.meta()?.clock, seen.now) {
             chores::note_clock(tx, self.host_boot_id)?;
         }
-        chores::note(tx, &learned.news)?;
+        chores::note(tx, self.home, &learned.news)?;
         for moved in &learned.moved {
             contain(tx, failed, moved.key(), |tx| mark_moved(tx, moved))?;
         }
@@ -253,7 +268,11 @@ impl Node {
     /// One transaction for everything of a pass: group commit. Where the ledger has no room or is busy, nothing of it
     /// happened, and what was found is found again.
     pub(crate) fn transact(&mut self, mut seen: Seen) -> Result<After, Leave> {
-        if !self.is_news(&seen)? {
+        let dead_after = self.home.config.watch.dead_after;
+        let peers_due = self.herald.is_peers_look_due(&self.reach, dead_after);
+        let heralds = self.herald.is_news()
+            || (peers_due && !telling::peers_to_tell(&self.ledger, &self.home, seen.now)?.is_empty());
+        if !heralds && !self.is_news(&seen)? {
             return Ok(After::default());
         }
         let (fence, now) = (self.fence(), seen.now);
@@ -265,6 +284,8 @@ impl Node {
             squatted: std::mem::take(&mut self.squatted),
             recheck: std::mem::take(&mut self.recheck_terms),
             refusals,
+            handed: self.herald.hand_over(),
+            peers_due,
         };
         seen.looked.ended.retain(|ended| !self.is_contained(&ended.row.key));
         let rules = Rules {
@@ -285,6 +306,7 @@ impl Node {
                 self.chores_put_back(learned.news);
                 self.squatted = learned.squatted;
                 self.recheck_terms = learned.recheck;
+                self.herald.put_back(learned.handed);
                 for (code, count) in learned.refusals {
                     let (last, known) = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
                     (*last, *known) = (Timestamp::from_unix_ms(0), known.saturating_add(count));
@@ -296,6 +318,7 @@ impl Node {
 
     /// Counts an unanswered refusal, for the audit.
     pub(crate) fn count_refusal(&mut self, code: &'static str) {
+        self.gauges.refused(code);
         let entry = self.refusals.entry(code).or_insert((Timestamp::from_unix_ms(0), 0));
         entry.1 = entry.1.saturating_add(1);
     }

@@ -1,5 +1,8 @@
 //! What the share's threads answer.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_ledger::Filed;
 use dispatch_spool::layout::File;
@@ -12,8 +15,8 @@ use crate::look::{LaneLook, RootLook};
 /// An answer of a share worker.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// A look at the root, asked for by that round.
-    Root { round: u64, look: RootLook },
+    /// A look at the root, asked for by that round, and how long it took.
+    Root { round: u64, look: RootLook, took: Duration },
     /// A look at a peer's lane, asked for by that round.
     Lane { round: u64, peer: NodeName, look: Result<LaneLook, ShareError> },
     /// A task was laid where its state says.
@@ -26,7 +29,7 @@ pub(crate) enum Reply {
     /// that were squatted on.
     Copied { length: u64, done: Result<(u64, Vec<File>), ShareError> },
     /// A round of chores with one peer.
-    Chores { news: Box<News>, done: Result<(), ChoreError> },
+    Chores { news: Box<News>, done: Result<(), ChoreError>, looked_at: Option<BTreeSet<TaskId>> },
     /// The heartbeat or the boot record was written, or not; with the names that were squatted on.
     Told(Result<Vec<File>, ShareError>),
 }

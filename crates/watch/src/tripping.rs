@@ -137,13 +137,19 @@ fn closes(switches: &Switches, latch: Latch, scope: &str, mode: KillMode) -> boo
         && file_is_gone(latch, mode) == OpenTrip::Closes
 }
 
-/// Records what was found, and closes what nobody has to resume.
-pub(crate) fn record(tx: &mut Tx<'_>, switches: &Switches, latch: Latch) -> Result<(), LedgerError> {
+/// Records what was found, and closes what nobody has to resume. Answers what was found now: scope, mode, reason.
+pub(crate) fn record(
+    tx: &mut Tx<'_>,
+    switches: &Switches,
+    latch: Latch,
+) -> Result<Vec<(String, &'static str, String)>, LedgerError> {
+    let mut tripped = Vec::new();
     for (scope, found) in &switches.found {
         if tx.trip(scope, found.mode, &found.reason)? {
             tx.audit(&Entry::of("tripped").data(json!({
                 "scope": scope, "mode": found.mode.as_str(), "reason": found.reason,
             })))?;
+            tripped.push((scope.clone(), found.mode.as_str(), found.reason.clone()));
         }
     }
     for trip in tx.open_trips()? {
@@ -152,7 +158,7 @@ pub(crate) fn record(tx: &mut Tx<'_>, switches: &Switches, latch: Latch) -> Resu
             tx.audit(&Entry::of("resumed").data(json!({"scope": trip.scope, "by": "file removed"})))?;
         }
     }
-    Ok(())
+    Ok(tripped)
 }
 
 /// Resumes for a person. Refused while a switch still stands: its path says where.

@@ -56,6 +56,11 @@ impl Workers {
         self.share.as_ref()
     }
 
+    /// An end for whoever wakes the loop.
+    pub(crate) fn wakes(&self) -> SyncSender<Wake> {
+        self.wakes.clone()
+    }
+
     /// Hands a job over. False where the place is stuck or its thread cannot be had: nothing was done.
     #[must_use]
     pub(crate) fn submit(

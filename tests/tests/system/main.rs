@@ -11,10 +11,13 @@ mod junk;
 mod killswitch;
 mod ledger;
 mod load;
+mod metrics;
 mod money;
+mod notifiers;
 mod owners;
 mod share;
 mod survival;
+mod telling;
 
 use dispatch_testkit::{Cluster, bins};
 

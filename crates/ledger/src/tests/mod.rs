@@ -6,6 +6,7 @@ mod file;
 mod life;
 mod money;
 mod streams;
+mod tellings;
 
 use std::path::PathBuf;
 

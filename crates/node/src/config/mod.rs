@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Name, NodeName};
 use uuid::Uuid;
@@ -120,6 +121,10 @@ pub struct Watch {
     pub heartbeat: Duration,
     /// How long a file that must be there may stay invisible.
     pub visibility_wait: Duration,
+    /// From which age of its last heartbeat a peer is stale, and dead; in seconds.
+    pub health: HealthLimits,
+    /// The age from which it is dead.
+    pub dead_after: Duration,
 }
 
 /// What rings when something changes on the share.
@@ -186,6 +191,10 @@ pub struct Limits {
 pub struct Notify {
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// Names of variables of the watcher's environment that the program gets beside its fixed minimum.
+    pub env: Vec<String>,
+    /// Variables that the program gets with these values.
+    pub set: BTreeMap<String, String>,
 }
 
 /// `[profile.NAME]`: a recipe of this node that a sender may name.

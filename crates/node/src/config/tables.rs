@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Name, NodeName};
 
@@ -75,12 +76,20 @@ pub(super) fn watch(
     }
     let heartbeat_s = section.number_or("heartbeat_s", 1..=30, 10)?;
     let visibility_wait_s = section.number_or("visibility_wait_s", 0..=3_600, 90)?;
+    let stale_after_s = section.number_or("stale_after_s", 1..=86_400, 30_u32)?;
+    let dead_after_s = section.number_or("dead_after_s", 1..=86_400, 90_u32)?;
+    let health = HealthLimits::new(stale_after_s.into(), dead_after_s.into()).map_err(|_| {
+        let why = "a peer is stale before it is dead: at most `dead_after_s`";
+        section.error_at("stale_after_s", Problem::value(section.full("stale_after_s"), &why))
+    })?;
     effective.append(&mut section.finish()?);
     Ok(Watch {
         strategy,
         poll,
         heartbeat: Duration::from_secs(heartbeat_s),
         visibility_wait: Duration::from_secs(visibility_wait_s),
+        health,
+        dead_after: Duration::from_secs(dead_after_s.into()),
     })
 }
 
@@ -162,11 +171,13 @@ pub(super) fn notify(
 ) -> Result<Option<Notify>, ConfigError> {
     let there = section.is_there();
     let argv = section.texts("argv", argument)?;
+    let env = section.texts("env", |text| variable_name(text).map(|()| text.to_owned()))?;
+    let set = settings(&mut section)?;
     if there && argv.is_empty() {
         return Err(section.missing("argv"));
     }
     effective.append(&mut section.finish()?);
-    Ok((!argv.is_empty()).then_some(Notify { argv }))
+    Ok((!argv.is_empty()).then_some(Notify { argv, env, set }))
 }
 
 pub(super) fn profiles(

@@ -109,8 +109,10 @@ fn an_answer_to_an_older_round_is_no_look_of_this_one() {
     watched.node.start_round().unwrap();
     watched.node.again = false;
     let gone = crate::look::RootLook::Gone(dispatch_spool::root::Unreachable::NoCluster);
-    let complete =
-        watched.node.answered(Done { place: Place::Root, reply: Reply::Root { round: 0, look: gone } });
+    let complete = watched.node.answered(Done {
+        place: Place::Root,
+        reply: Reply::Root { round: 0, look: gone, took: Duration::ZERO },
+    });
     assert!(!complete && watched.node.again);
     assert_eq!(watched.node.reach, Reach::Here);
 }
