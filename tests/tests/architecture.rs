@@ -20,7 +20,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dispatch-send", &["dispatch-core", "dispatch-spool", "dispatch-node"]),
     ("dispatch-ack", &["dispatch-core", "dispatch-spool", "dispatch-node"]),
     ("dispatch-exec", &["dispatch-core", "dispatch-spool", "dispatch-node"]),
-    ("dispatch-ctl", &["dispatch-core", "dispatch-spool", "dispatch-ledger", "dispatch-node"]),
+    // The other commands for their command lines alone: see `dispatchctl_knows_of_the_other_commands_…`.
+    (
+        "dispatch-ctl",
+        &[
+            "dispatch-core",
+            "dispatch-spool",
+            "dispatch-ledger",
+            "dispatch-node",
+            "dispatch-send",
+            "dispatch-ack",
+            "dispatch-watch",
+            "dispatch-exec",
+        ],
+    ),
     ("dispatch-watch", &["dispatch-core", "dispatch-spool", "dispatch-ledger", "dispatch-node"]),
 ];
 
@@ -90,6 +103,19 @@ fn send_ack_and_exec_never_open_the_ledger() {
     // What they share with the others may not hand it to them either.
     for source in sources(&root().join("crates/node")) {
         assert!(!source.shipped().contains("dispatch_ledger::Ledger"), "{} opens the ledger", source.shown());
+    }
+}
+
+/// It makes their pages and completions; whatever else it did with them would be a second way in.
+#[test]
+fn dispatchctl_knows_of_the_other_commands_their_command_lines_alone() {
+    for source in sources(&root().join("crates/ctl")) {
+        for door in ["send", "ack", "watch", "exec"] {
+            let named = source.text.matches(&format!("dispatch_{door}::")).count();
+            let allowed = source.text.matches(&format!("dispatch_{door}::command()")).count();
+            assert_eq!(named, allowed, "{} uses dispatch-{door}", source.shown());
+            assert!(!source.text.contains(&format!("use dispatch_{door}")), "{}", source.shown());
+        }
     }
 }
 

@@ -103,6 +103,12 @@ fn lifetime(text: &str) -> Result<Duration, NotALifetime> {
     if (Duration::from_secs(1)..=most).contains(&life) { Ok(life) } else { Err(NotALifetime::Range) }
 }
 
+/// The command line, for the pages and completions that are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Door as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {

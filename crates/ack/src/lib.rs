@@ -21,4 +21,4 @@ mod view;
 mod waiting;
 mod which;
 
-pub use args::main;
+pub use args::{command, main};

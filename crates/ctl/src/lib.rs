@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
             Verb::Recover(args) => verbs::recover::run(&args, &context),
             Verb::Config(args) => verbs::config::run(&args, &context),
             Verb::Policy(args) => verbs::policy::run(&args),
-            Verb::Completions(args) => verbs::pages::completions(&args),
+            Verb::Completions(args) => verbs::pages::completions(&args, &context),
             Verb::Man(args) => verbs::pages::man(&args, &context),
         }
     })

@@ -57,13 +57,56 @@ fn the_rules_answer_on_standard_output() {
 }
 
 #[test]
-fn completions_and_man_pages_name_the_verbs() {
+fn completions_cover_all_five_commands_in_one_script_or_in_a_file_each() {
     let lab = Lab::bare();
-    assert!(lab.run("a", &["completions", "bash"]).done().out.contains("undrain"));
+    for (shell, files) in [
+        ("bash", ["dispatch-send", "dispatch-exec", "dispatchctl"]),
+        ("zsh", ["_dispatch-send", "_dispatch-exec", "_dispatchctl"]),
+        ("fish", ["dispatch-send.fish", "dispatch-exec.fish", "dispatchctl.fish"]),
+    ] {
+        let script = lab.run("a", &["completions", shell]).done().out;
+        assert!(
+            script.contains("undrain") && script.contains("require-ack") && script.contains("dry-run"),
+            "{shell}"
+        );
+        let dir = lab.dir.path().join(shell);
+        lab.run("a", &["completions", shell, "--dir", &dir.display().to_string()]).done();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 5);
+        for file in files {
+            assert!(dir.join(file).is_file(), "{shell}: {file}");
+        }
+    }
+}
+
+#[test]
+fn every_command_and_verb_has_a_page_with_examples_and_exit_codes() {
+    let lab = Lab::bare();
     let dir = lab.dir.path().join("man");
-    lab.run("a", &["man", &dir.display().to_string()]).done();
-    let page = std::fs::read_to_string(dir.join("dispatchctl-init.1")).unwrap();
-    assert!(page.contains("Exit codes") && page.contains("new\\-ledger"), "{page}");
+    let said = lab.run("a", &["man", &dir.display().to_string(), "--json"]).done().out;
+    let mut pages = 0;
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(said.contains(&path.display().to_string()), "{said}");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let has = |title: &str| page.contains(&format!("\n.SH {title}\n"));
+        for title in ["NAME", "SYNOPSIS", "DESCRIPTION", "\"EXIT STATUS\"", "\"SEE ALSO\""] {
+            assert!(has(title), "{}: {title}\n{page}", path.display());
+        }
+        assert!(has("EXAMPLES") || has("VERBS"), "{}", path.display());
+        pages += 1;
+    }
+    assert!(pages > 25, "{pages}");
+    for (page, words) in [
+        ("dispatch-send.1", ["require\\-ack", "task_sha256"]),
+        ("dispatch-watch.1", ["NOTIFY_SOCKET", "KILLSWITCH"]),
+        ("dispatchctl-init.1", ["new\\-ledger", "join\\-PEER.json"]),
+        ("dispatchctl-audit-show.1", ["audit show", "124"]),
+    ] {
+        let text = std::fs::read_to_string(dir.join(page)).unwrap();
+        for word in words {
+            assert!(text.contains(word), "{page}: {word}\n{text}");
+        }
+    }
 }
 
 #[test]

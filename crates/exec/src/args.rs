@@ -33,6 +33,12 @@ struct Door {
     dry_run: bool,
 }
 
+/// The command line, for the pages and completions that are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Door as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -21,4 +21,4 @@ mod supervise;
 mod switches;
 mod tail;
 
-pub use args::main;
+pub use args::{command, main};

@@ -140,6 +140,13 @@ pub trait Explain: Error {
     }
 }
 
+/// The examples in a text that [`after_help`] made.
+#[must_use]
+pub fn examples_of(after_help: &str) -> Option<&str> {
+    let (_, rest) = after_help.split_once("Examples:\n")?;
+    Some(rest.split("\n\nExit codes:").next().unwrap_or(rest))
+}
+
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {

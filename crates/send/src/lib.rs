@@ -19,6 +19,12 @@ use dispatch_node::args::parse;
 use dispatch_node::developer;
 use dispatch_node::report::door;
 
+/// The command line, for the pages and completions that are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    <args::Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -39,6 +39,12 @@ mod tests;
 
 use std::process::ExitCode;
 
+/// The command line, for the pages and completions that are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    <args::Args as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
