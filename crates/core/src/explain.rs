@@ -70,7 +70,7 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
         ),
         RefusalCode::NoEligibleBackend => Explanation::new(
             "refused because nothing there can run it",
-            "no backend of the receiving node offers what the task requires",
+            no_backend(&refusal.backends),
             format!("ask for less, or {OPERATOR} adds a backend that has it"),
         ),
         RefusalCode::CeilingTooLow => Explanation::new(
@@ -266,6 +266,17 @@ pub const fn gate(reason: GateReason) -> &'static str {
     }
 }
 
+/// Every backend with what keeps it from running a task.
+fn no_backend(backends: &[(String, WhyNot)]) -> String {
+    let each: Vec<String> =
+        backends.iter().map(|(name, reason)| format!("`{name}`: {}", why_not(*reason))).collect();
+    if each.is_empty() {
+        "no backend of the receiving node offers what the task requires".to_owned()
+    } else {
+        format!("no backend of the receiving node can ({})", each.join("; "))
+    }
+}
+
 /// Why a backend cannot run a task, one clause.
 #[must_use]
 pub const fn why_not(reason: WhyNot) -> &'static str {
@@ -276,6 +287,16 @@ pub const fn why_not(reason: WhyNot) -> &'static str {
         WhyNot::ImageNotOffered => "it does not run that image",
         WhyNot::ToolNotOffered => "it does not run that tool",
     }
+}
+
+/// What a queued task waits for whose backend is taken.
+#[must_use]
+pub fn backend_busy(backend: &str) -> Explanation {
+    Explanation::new(
+        format!("waits for a place on `{backend}`"),
+        "as many attempts run there as its `max_parallel` allows",
+        format!("nothing: it goes on when one of them ends, or sooner when {OPERATOR} raises `max_parallel`"),
+    )
 }
 
 /// Why nothing starts on a node, whatever its queue holds.

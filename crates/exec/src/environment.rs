@@ -21,6 +21,9 @@ pub(crate) fn build(
     recipe: &Recipe,
     own: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<OsString, OsString>, CannotStart> {
+    if let Some(name) = order.secrets.iter().find(|name| own(name).is_none_or(|value| value.is_empty())) {
+        return Err(CannotStart::SecretMissing { name: name.clone() });
+    }
     let or = |name: &str, default: &str| own(name).unwrap_or_else(|| default.into());
     let user = own("USER").or_else(|| own("LOGNAME"));
     let mut environment = BTreeMap::from([

@@ -34,6 +34,12 @@ pub(crate) enum CannotStart {
         /// The name.
         name: String,
     },
+    /// A hosted API's secret is not in the service's environment.
+    #[error("the variable `{name}`, which holds the secret of the profile's endpoint, is unset or empty")]
+    SecretMissing {
+        /// The variable.
+        name: String,
+    },
     /// The working directory is not there.
     #[error("cannot use the working directory `{}`", path.display())]
     NoWorkDir {

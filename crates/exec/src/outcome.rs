@@ -38,8 +38,23 @@ pub(crate) fn cannot_start(order: &Order, cannot: &CannotStart) -> Outcome {
         Some(cause) => format!("{cannot}: {cause}"),
         None => cannot.to_string(),
     };
-    let help = format!("mend the profile `{}` or its workspace on node `{}`", order.profile, order.node);
-    without_agent(order, OutcomeStatus::Error, said("cannot_start", &text, &help))
+    let (code, help) = match cannot {
+        CannotStart::SecretMissing { name } => {
+            ("secret_missing", format!("set `{name}` in the environment of the watcher of `{}`", order.node))
+        }
+        CannotStart::NoAdapter { .. }
+        | CannotStart::NoProgram
+        | CannotStart::BadVariable { .. }
+        | CannotStart::NoWorkDir { .. }
+        | CannotStart::NoRequest { .. }
+        | CannotStart::UnrestrictedRoot
+        | CannotStart::NoRandomness { .. }
+        | CannotStart::Spawn { .. } => (
+            "cannot_start",
+            format!("mend the profile `{}` or its workspace on node `{}`", order.profile, order.node),
+        ),
+    };
+    without_agent(order, OutcomeStatus::Error, said(code, &text, &help))
 }
 
 /// The outcome of an attempt whose agent ran.

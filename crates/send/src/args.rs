@@ -24,7 +24,7 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
 #[command(name = "dispatch-send", version, after_help = dispatch_node::report::after_help(EXAMPLES))]
 #[command(group = ArgGroup::new("what").required(true).args(["request", "file", "stdin"]))]
 pub(crate) struct Cli {
-    /// The node that is to run it
+    /// The node that is to run it; `auto`: the best one, by what the nodes last said of themselves
     #[arg(long, value_name = "NODE")]
     pub(crate) to: String,
     /// This node; it must be the one of the configuration

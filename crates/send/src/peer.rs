@@ -46,7 +46,7 @@ pub(crate) fn ask(desk: &Desk, root: &RootSeen, now: Timestamp) -> Says {
         Some(_) => {
             // A heartbeat that cannot be read is no reason not to send.
             if let Ok(Some(heartbeat)) = desk.heartbeat()
-                && now.since_ms(heartbeat.ts).saturating_abs() < DEAD_AFTER_MS
+                && is_recent(&heartbeat, now)
             {
                 hear(&mut says, desk, &heartbeat);
             }
@@ -54,6 +54,11 @@ pub(crate) fn ask(desk: &Desk, root: &RootSeen, now: Timestamp) -> Says {
         None => ask_watcher(&mut says, desk, now),
     }
     says
+}
+
+/// True for a heartbeat that speaks of now.
+pub(crate) fn is_recent(heartbeat: &Heartbeat, now: Timestamp) -> bool {
+    now.since_ms(heartbeat.ts).saturating_abs() < DEAD_AFTER_MS
 }
 
 fn stopped(what: &str, trip: &Trip) -> String {

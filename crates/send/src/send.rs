@@ -18,6 +18,7 @@ use dispatch_node::term::{Breaks, visible};
 use dispatch_spool::{RootLook, Unreachable};
 
 use crate::args::Cli;
+use crate::choose::{AUTO, choose};
 use crate::document::Document;
 use crate::{peer, task, wait};
 
@@ -55,6 +56,9 @@ fn receiver(cli: &Cli, config: &Config) -> Result<NodeName, Report> {
     if let Some(from) = cli.from.as_ref().filter(|from| **from != config.node) {
         return Err(usage(format!("this node is `{}`, not `{from}`", config.node))
             .help("leave --from out, or name the configuration of that node with --config"));
+    }
+    if cli.to == AUTO {
+        return choose(cli, config);
     }
     let to = NodeName::new(&cli.to).map_err(|error| Report::of(Exit::Usage, &error).while_doing("--to"))?;
     if config.peer(&to).is_some() {

@@ -22,11 +22,7 @@ const TOO_LONG_HELP: &str = "shorten the request, or put the material into a wor
 
 /// Refuses what this release does not do yet, before anything is read or written.
 pub(crate) fn refuse_what_is_not_there(cli: &Cli) -> Result<(), Report> {
-    let missing = [
-        (!cli.attach.is_empty(), "--attach"),
-        (!cli.accept.is_empty(), "--accept"),
-        (cli.to == "auto", "--to auto"),
-    ];
+    let missing = [(!cli.attach.is_empty(), "--attach"), (!cli.accept.is_empty(), "--accept")];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, option)) => Err(Report::new(Exit::Usage, format!("{option} is not in this release"))
             .help(format!("send it without {option}"))),

@@ -10,8 +10,7 @@ use dispatch_core::policy::window::{Month, WindowKey};
 use dispatch_core::protocol::accept::{Me, Verdict, accept_heartbeat};
 use dispatch_core::protocol::fraction::Fraction;
 use dispatch_core::protocol::heartbeat::{
-    BackendOffer, Backpressure, BudgetLevels, Heartbeat, Load, NodeState, PeerEcho, Trend, WatchInfo,
-    WindowLevel,
+    Backpressure, BudgetLevels, Heartbeat, Load, NodeState, PeerEcho, Trend, WatchInfo, WindowLevel,
 };
 use dispatch_core::protocol::names::NodeName;
 use dispatch_core::protocol::parts::{AuditHead, CostBasis};
@@ -24,6 +23,7 @@ use serde_json::json;
 
 use crate::home::Home;
 use crate::owning::seal_for_peers;
+use crate::routing;
 use crate::tripping::Stopped;
 
 /// What only the loop knows about itself.
@@ -101,14 +101,7 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
         load: load(&counts, capacity, pulse.last_queued),
         backpressure: backpressure(reader, home)?,
         capabilities: home.config.profiles.keys().map(ToString::to_string).collect(),
-        backends: vec![BackendOffer {
-            name: "local".to_owned(),
-            kind: "local".to_owned(),
-            has_gpu: false,
-            vram_gb: None,
-            tools: Vec::new(),
-            images: Vec::new(),
-        }],
+        backends: routing::offers(&home.config),
         budget: BudgetLevels {
             run: WindowLevel { committed: Usd::ZERO, cap: caps.run },
             month: WindowLevel { committed: month.committed().unwrap_or(Usd::ZERO), cap: caps.month },

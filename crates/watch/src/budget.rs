@@ -1,10 +1,13 @@
 //! What the rules of money are asked with: the ledger's balances and this node's caps.
 
 use dispatch_core::policy::admission::{
-    Admission, BackendFacts, Billing, BudgetView, Look, PaidWork, Proposal, RunStanding, admit,
+    Admission, BackendFacts, Billing, BudgetView, Look, PaidWork, Proposal, Refusal, RefusalCode,
+    RunStanding, admit,
 };
+use dispatch_core::policy::budget::{self, Pricing};
 use dispatch_core::policy::gate::{GateLimits, PeerGate};
 use dispatch_core::policy::lineage::Lineage;
+use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{RunName, WindowKeys};
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::task::Task;
@@ -14,6 +17,8 @@ use dispatch_node::config::{Peer, Profile};
 
 use crate::acting::stored_task;
 use crate::home::Home;
+use crate::recipes;
+use crate::routing::{self, Routed};
 
 /// Whose windows are asked.
 struct Asked<'a> {
@@ -80,6 +85,10 @@ pub(crate) fn look(
     peer: &Peer,
 ) -> Result<Admission, LedgerError> {
     let lineage = lineage_of(task);
+    let routed = routing::route(&home.config, task);
+    let route = routed.as_ref().and_then(Routed::route);
+    // Where nothing can run it, the task's own profile says what is left to say.
+    let profile = route.map_or(profile, |route| route.profile);
     let proposal = Proposal {
         id: task.id,
         lineage,
@@ -89,7 +98,7 @@ pub(crate) fn look(
         dangerous_allowed: peer.allow_dangerous && profile.has_unrestricted_mode(),
         peer_gate: peer.gate,
         gate_limits: home.config.approve.gate,
-        backend: Some(BackendFacts::LOCAL),
+        backend: route.map(|route| route.facts(recipes::limits(profile, task).timeout_s)),
         billing: profile.billing,
         task_max_cost_usd: task.max_cost_usd,
         profile_max_cost_usd: profile.max_cost,
@@ -97,17 +106,32 @@ pub(crate) fn look(
         overshoot_usd: profile.overshoot,
     };
     let asked = Asked { sender: &task.from, run: task.run.as_deref(), root: task.root() };
-    Ok(admit(&proposal, &view(tx, home, &asked)?, Look::Acceptance))
+    Ok(match (admit(&proposal, &view(tx, home, &asked)?, Look::Acceptance), routed) {
+        (Admission::Refuse(refusal), Some(Routed::Nowhere(backends)))
+            if refusal.code == RefusalCode::NoEligibleBackend =>
+        {
+            Admission::Refuse(Refusal { backends, ..refusal })
+        }
+        (answer, _) => answer,
+    })
 }
 
 /// The budget alone, for a task that was accepted before: on approval, for its turn in the queue, for its next attempt.
 pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admission, LedgerError> {
     let lowest = tx.latest_decisions(&row.key)?.iter().filter_map(|row| row.decision.max_cost_usd).min();
+    let recipe = tx.recipe(&row.key)?.and_then(|text| recipes::parse(&text));
+    let backend = recipe.as_ref().map_or(BackendFacts::LOCAL, routing::facts_of);
+    let billing = recipe.as_ref().and_then(|recipe| Billing::parse(&recipe.billing)).unwrap_or(row.billing);
+    // What the estimate holds beside the ceiling and the machine is the overshoot it was made with.
+    let machine = backend
+        .machine
+        .and_then(|machine| budget::estimate(&Pricing { machine: Some(machine), ..Pricing::default() }).ok());
     let overshoot = row
         .cost
         .estimate_usd
         .zip(row.cost.ceiling_usd)
-        .and_then(|(estimate, ceiling)| estimate.checked_sub(ceiling));
+        .and_then(|(estimate, ceiling)| estimate.checked_sub(ceiling))
+        .and_then(|rest| rest.checked_sub(machine.unwrap_or(Usd::ZERO)));
     let proposal = Proposal {
         id: row.key.id,
         lineage: Lineage { root: row.root, ..Lineage::of_root(row.key.id) },
@@ -117,12 +141,12 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
         dangerous_allowed: false,
         peer_gate: PeerGate::Policy,
         gate_limits: GateLimits::default(),
-        backend: Some(BackendFacts::LOCAL),
-        billing: row.billing,
+        backend: Some(backend),
+        billing,
         task_max_cost_usd: None,
         profile_max_cost_usd: row.cost.ceiling_usd,
         approved_max_cost_usd: lowest,
-        overshoot_usd: if row.billing == Billing::Metered { overshoot } else { None },
+        overshoot_usd: if billing == Billing::Metered { overshoot } else { None },
     };
     let asked = Asked { sender: &row.key.from, run: row.run.as_deref(), root: row.root };
     let view = view(tx, home, &asked)?;

@@ -25,6 +25,7 @@ mod owning;
 mod pass;
 mod recipes;
 mod reply;
+mod routing;
 mod running;
 mod taking;
 mod telling;

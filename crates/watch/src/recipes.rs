@@ -11,6 +11,8 @@ use dispatch_node::config::{Config, Profile};
 use dispatch_node::job::{AgentKind, KillswitchPlaces, Order};
 use dispatch_spool::layout::{Area, Dir};
 
+use crate::routing;
+
 /// The word of an agent's kind, in recipes, terms and results.
 pub(crate) const fn kind_word(kind: AgentKind) -> &'static str {
     match kind {
@@ -38,9 +40,20 @@ pub(crate) fn write(recipe: &Recipe) -> String {
     serde_json::to_string(recipe).unwrap_or_default()
 }
 
-/// Resolves what exactly would run. `None` where the configuration lacks the profile or workspace.
+/// Resolves what exactly would run. `None` where the configuration lacks the profile or workspace, or nothing can run it.
 pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe> {
-    let profile = config.profiles.get(&task.profile)?;
+    let route = routing::route(config, task)?.route()?;
+    let profile = route.profile;
+    let limits = limits(profile, task);
+    let endpoint = route.endpoint(config);
+    let client = route.client(config, task, limits.timeout_s);
+    let kind = if client.is_some() { AgentKind::Command } else { profile.agent };
+    let (argv, mut env) = client.unwrap_or_else(|| (profile.argv.clone(), profile.env.clone()));
+    let mut set = profile.set.clone();
+    if let Some(endpoint) = &endpoint {
+        env.push(endpoint.secret_env.clone());
+        set.extend(endpoint.base_url_env.iter().map(|name| (name.clone(), endpoint.base_url.clone())));
+    }
     let workspace = task.workspace.clone().or_else(|| profile.workspace.clone());
     let workspace_path = match &workspace {
         Some(name) => Some(config.workspaces.get(name)?.to_string_lossy().into_owned()),
@@ -50,25 +63,27 @@ pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe
         if task.require_dangerous { profile.dangerous_mode.clone() } else { profile.permission_mode.clone() };
     Some(Recipe {
         schema: RECIPE_SCHEMA,
-        profile: task.profile.to_string(),
-        kind: profile.agent.as_str().to_owned(),
-        argv: profile.argv.clone(),
-        env: profile.env.clone(),
-        set: profile.set.clone(),
+        profile: route.name.to_string(),
+        kind: kind.as_str().to_owned(),
+        argv,
+        env,
+        set,
         permission_mode: mode,
         workspace: workspace.map(|name| name.to_string()),
         workspace_path,
-        backend: "local".to_owned(),
-        backend_kind: "local".to_owned(),
+        backend: route.backend.name.to_string(),
+        backend_kind: route.backend.kind().as_str().to_owned(),
         billing: billing(profile).as_str().to_owned(),
         ceiling_usd: cost.ceiling_usd.map(|usd| usd.to_string()),
         estimate_usd: cost.estimate_usd.map(|usd| usd.to_string()),
-        limits: limits(profile, task),
+        limits,
+        machine: route.price(),
+        endpoint,
     })
 }
 
 /// A task's limits: what it asks for, within what its profile allows.
-fn limits(profile: &Profile, task: &Task) -> Limits {
+pub(crate) fn limits(profile: &Profile, task: &Task) -> Limits {
     let timeout_s = u64::from(task.timeout_s.min(profile.max_timeout_s));
     Limits {
         timeout_s,
@@ -110,6 +125,7 @@ pub(crate) fn order(config: &Config, recipe: Recipe, facts: &OrderFacts<'_>) -> 
         kind: kind_of(&recipe.kind)?,
         argv: recipe.argv,
         env: recipe.env,
+        secrets: recipe.endpoint.map(|endpoint| endpoint.secret_env).into_iter().collect(),
         set: recipe.set,
         cwd: recipe.workspace_path.map(PathBuf::from),
         permission_mode: recipe.permission_mode,

@@ -1,5 +1,6 @@
 //! Settling, leasing, launching: the ledger's part in the life of an attempt.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -29,6 +30,7 @@ use crate::budget;
 use crate::ending::{self, End, finish, reason};
 use crate::home::Home;
 use crate::pass::contain;
+use crate::{recipes, routing};
 
 /// An attempt that could not be launched is looked at again after so long.
 const NOT_STARTED_PAUSE_MS: i64 = SECOND_MS;
@@ -153,7 +155,19 @@ fn cost_of(
         };
         return Ok((Some(cost.usd), basis));
     }
+    if let Some(cost) = machine_cost(tx, row, outcome)? {
+        return Ok((Some(cost), CostBasis::Derived));
+    }
     Ok((reserved(tx, row)?, CostBasis::Reserved))
+}
+
+/// What the machine of a backend cost, where nothing else of the task is paid by use.
+fn machine_cost(tx: &Tx<'_>, row: &AttemptRow, outcome: &Outcome) -> Result<Option<Usd>, LedgerError> {
+    let recipe = tx.recipe(&row.key)?.and_then(|text| recipes::parse(&text));
+    let recipe = recipe.filter(|recipe| recipe.billing != Billing::Metered.as_str());
+    Ok(recipe
+        .zip(outcome.elapsed_ms)
+        .and_then(|(recipe, elapsed_ms)| routing::machine_cost(&recipe, elapsed_ms)))
 }
 
 fn reserved(tx: &Tx<'_>, row: &AttemptRow) -> Result<Option<Usd>, LedgerError> {
@@ -337,10 +351,14 @@ pub(crate) fn lease(
         .filter(|task| !is_late(task, now) && !(turn.is_held)(&task.key.from))
         .map(candidate)
         .collect();
+    let mut places = routing::places(tx, &home.config)?;
     // More candidates than free places are asked, because one without money gives its place to the next.
     for key in choose(&due, due.len(), now) {
         if launches.len() >= turn.free {
             break;
+        }
+        if !takes_place(tx, &key, &mut places)? {
+            continue;
         }
         contain(tx, failed, &key, |tx| {
             launches.extend(start_one(tx, home, &key)?);
@@ -348,6 +366,30 @@ pub(crate) fn lease(
         })?;
     }
     Ok(launches)
+}
+
+/// Takes a place of the task's backend, where that has a limit of its own. A task that then does not start gives it to
+/// nobody before the next pass.
+fn takes_place(
+    tx: &mut Tx<'_>,
+    key: &TaskKey,
+    places: &mut BTreeMap<String, usize>,
+) -> Result<bool, LedgerError> {
+    if places.is_empty() {
+        return Ok(true);
+    }
+    let Some(recipe) = tx.recipe(key)?.and_then(|text| recipes::parse(&text)) else { return Ok(true) };
+    match places.get_mut(&recipe.backend) {
+        None => Ok(true),
+        Some(0) => {
+            note_wait(tx, key, &explain::backend_busy(&recipe.backend).line())?;
+            Ok(false)
+        }
+        Some(left) => {
+            *left = left.saturating_sub(1);
+            Ok(true)
+        }
+    }
 }
 
 fn start_one(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
@@ -403,6 +445,11 @@ fn lease_one(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Option<Launch>, LedgerErr
     let reservation = tx.task(key)?.and_then(|task| task.reservation);
     let attempt = tx.lease(&NewLease { key: key.clone(), mark, reservation })?;
     tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
+    let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
+    if let Some(endpoint) = recipe.and_then(|recipe| recipe.endpoint) {
+        let data = json!({"endpoint": endpoint.name, "host": endpoint.host});
+        tx.audit(&Entry::of("egress").task(key).epoch(attempt.epoch).data(data))?;
+    }
     Ok(Some(Launch { key: key.clone(), attempt }))
 }
 

@@ -30,10 +30,10 @@ use crate::ending::{End, finish, reason};
 use crate::home::{Home, PeerHome};
 use crate::look::{Found, What};
 use crate::recipes;
+use crate::routing::{self, Routed};
 
 /// What this release cannot serve: refused as `unsupported_here`, never ignored.
-pub(crate) const UNSUPPORTED: &[TaskMember] =
-    &[TaskMember::Attachments, TaskMember::Accept, TaskMember::Requires];
+pub(crate) const UNSUPPORTED: &[TaskMember] = &[TaskMember::Attachments, TaskMember::Accept];
 
 /// Characters of the request's first line that lists show.
 const FIRST_LINE_CHARS: usize = 120;
@@ -146,7 +146,7 @@ pub(crate) fn take(
         Admission::Refuse(_) => (Cost::default(), &[][..]),
     };
     let terms = terms_of(home, task, verified.digest(), cost, gates, tx.now());
-    tx.insert_task(&new_task(verified, file, terms, profile.billing, &key))?;
+    tx.insert_task(&new_task(verified, file, terms, &key))?;
     if let Some(control) = deciding::early_cancel(tx, &key, verified.digest())? {
         tx.record_stop(&key, "cancelled", control.key.from.as_str())?;
         let why = reason(
@@ -223,7 +223,8 @@ pub(crate) fn terms_of(
     now: Timestamp,
 ) -> Terms {
     let recipe = recipes::resolve(&home.config, task, cost);
-    let profile = home.config.profiles.get(&task.profile);
+    let routed = routing::route(&home.config, task);
+    let route = routed.as_ref().and_then(Routed::route);
     let payload = recipe.as_ref().filter(|_| !gates.is_empty()).map(|recipe| {
         terms::Terms {
             cluster: home.cluster,
@@ -245,25 +246,19 @@ pub(crate) fn terms_of(
         .to_payload()
     });
     let required =
-        profile.and_then(|profile| profile.required).unwrap_or(0).max(home.config.approve.required);
+        route.and_then(|route| route.profile.required).unwrap_or(0).max(home.config.approve.required);
     Terms {
         recipe: recipe.as_ref().map_or_else(|| "{}".to_owned(), recipes::write),
         sha256: payload.as_deref().map(Digest::of),
         payload,
         gates: json!(gates.iter().map(|gate| gate.as_str()).collect::<Vec<_>>()).to_string(),
         cost,
-        billing: profile.map_or(Billing::Free, |profile| profile.billing),
+        billing: route.map_or(Billing::Free, |route| route.billing()),
         required_approvals: required,
     }
 }
 
-fn new_task(
-    verified: &Verified<Task>,
-    file: &[u8],
-    terms: Terms,
-    billing: Billing,
-    key: &TaskKey,
-) -> NewTask {
+fn new_task(verified: &Verified<Task>, file: &[u8], terms: Terms, key: &TaskKey) -> NewTask {
     let task = verified.payload();
     let first_line = task.request.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
     NewTask {
@@ -280,7 +275,7 @@ fn new_task(
         profile: task.profile.to_string(),
         workspace: task.workspace.as_ref().map(ToString::to_string),
         max_attempts: task.max_attempts,
-        terms: Terms { billing, ..terms },
+        terms,
         first_line: first_chars(first_line, FIRST_LINE_CHARS).to_owned(),
         labels: json!(task.labels).to_string(),
     }

@@ -14,7 +14,7 @@ use crate::acting::stored_task;
 use crate::ending::{End, finish};
 use crate::home::Home;
 use crate::pass::contain;
-use crate::{budget, running, taking};
+use crate::{budget, recipes, routing, running, taking};
 
 /// Holds what waits and what is queued against the configuration as it is now: what waits is parked again under the
 /// terms of today, what was let through keeps its recipe unless that has lost its ground.
@@ -22,14 +22,19 @@ pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home, failed: &mut Vec<TaskKey>) -
     for row in tx.waiting()? {
         let Some(task) = task_of(tx, &row.key)? else { continue };
         contain(tx, failed, &row.key, |tx| {
-            if is_gone(home, &task) { end(tx, home, &row) } else { park_again(tx, home, &row, &task) }
+            if is_gone(home, &task) {
+                return end(tx, home, &row);
+            }
+            park_again(tx, home, &row, &task)?;
+            // No terms of today took the place of those whose backend went.
+            if lost_backend(tx, home, &row.key)? { end(tx, home, &row) } else { Ok(()) }
         })?;
     }
     for queued in tx.whole_queue()? {
         let Some(task) = task_of(tx, &queued.key)? else { continue };
         // Between two attempts it is running, not queued: it ends as it began.
         if queued.state == TaskState::Queued
-            && is_gone(home, &task)
+            && (is_gone(home, &task) || lost_backend(tx, home, &queued.key)?)
             && let Some(row) = tx.task(&queued.key)?
         {
             contain(tx, failed, &row.key, |tx| end(tx, home, &row))?;
@@ -46,6 +51,12 @@ fn is_gone(home: &Home, task: &Task) -> bool {
     let config = &home.config;
     let workspace_gone = task.workspace.as_ref().is_some_and(|name| !config.workspaces.contains_key(name));
     !config.profiles.contains_key(&task.profile) || config.peer(&task.from).is_none() || workspace_gone
+}
+
+/// True when the backend that the task's recipe names is gone or forbidden.
+fn lost_backend(tx: &Tx<'_>, home: &Home, key: &TaskKey) -> Result<bool, LedgerError> {
+    let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
+    Ok(recipe.is_some_and(|recipe| routing::is_gone(&home.config, &recipe)))
 }
 
 fn end(tx: &mut Tx<'_>, home: &Home, row: &TaskRow) -> Result<(), LedgerError> {

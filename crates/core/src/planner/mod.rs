@@ -9,6 +9,7 @@ pub mod queue;
 pub mod recipe;
 pub mod rollback;
 pub mod stop;
+pub mod template;
 
 /// Priority's weight and the ageing step: policy for the `priority` member, protocol section 3.
 pub use queue::{Candidate, Holdback, choose, rank};

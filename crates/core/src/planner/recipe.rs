@@ -55,6 +55,46 @@ pub struct Recipe {
     pub estimate_usd: Option<String>,
     /// Limits of the run.
     pub limits: Limits,
+    /// What the backend's machine costs, where it is paid by use.
+    #[serde(default)]
+    pub machine: Option<MachinePrice>,
+    /// The hosted API that the agent calls.
+    #[serde(default)]
+    pub endpoint: Option<EndpointUse>,
+}
+
+/// What a second of a machine costs, and how much of it a task has. Rates are decimals with at most 12 places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachinePrice {
+    /// Dollars a second for the machine with its GPU.
+    pub gpu_usd_per_s: String,
+    /// Dollars a second for each virtual processor.
+    pub vcpu_usd_per_s: String,
+    /// Dollars a second for each GiB of memory.
+    pub gib_usd_per_s: String,
+    /// Seconds that are paid for after the work has ended.
+    pub idle_tail_s: i64,
+    /// Virtual processors.
+    pub vcpus: i64,
+    /// Memory in GiB.
+    pub memory_gib: i64,
+}
+
+/// A hosted API, by what a run needs of it (policy section 4, egress).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointUse {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its host: with the name, all that the audit says of it.
+    pub host: String,
+    /// Its address.
+    pub base_url: String,
+    /// The variable in which the agent finds the address.
+    pub base_url_env: Option<String>,
+    /// The variable that holds the secret; unset or empty, nothing starts.
+    pub secret_env: String,
 }
 
 /// Layout version of [`Recipe`].
@@ -99,7 +139,17 @@ mod tests {
                 tool_timeout_s: 1_800,
                 max_output_bytes: 2_000_000,
             },
+            machine: None,
+            endpoint: None,
         }
+    }
+
+    #[test]
+    fn a_recipe_of_before_there_were_other_backends_is_still_read() {
+        let text = serde_json::to_string(&recipe(&["a"])).unwrap();
+        let before = text.replace(",\"machine\":null,\"endpoint\":null", "");
+        assert_ne!(before, text);
+        assert_eq!(serde_json::from_str::<Recipe>(&before).unwrap(), recipe(&["a"]));
     }
 
     #[test]

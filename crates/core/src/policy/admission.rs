@@ -155,12 +155,12 @@ fn ask_windows(estimate: Usd, proposal: &Proposal<'_>, budget: &BudgetView) -> R
 
 fn full(key: &WindowKey, limit: Usd, left: Usd, asked: Usd) -> Box<Refusal> {
     Box::new(Refusal {
-        code: RefusalCode::OverCap,
         window: Some(key.clone()),
         limit: Some(limit),
         left: Some(left),
         asked: Some(asked),
         resets_at: key.resets_at(),
+        ..Refusal::plain(RefusalCode::OverCap)
     })
 }
 

@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod lineage;
 pub mod money;
 pub mod pace;
+pub mod pick;
 pub mod routing;
 pub mod safeguards;
 pub mod settlement;

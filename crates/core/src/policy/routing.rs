@@ -76,15 +76,19 @@ pub struct Requirements {
 
 impl From<&Requires> for Requirements {
     fn from(requires: &Requires) -> Requirements {
-        // A thousandth is 10^9 units of 10^-12.
-        let gb =
-            |amount: Fraction| Dec::from_units(i128::from(amount.thousandths()).saturating_mul(ONE / 1_000));
         Requirements {
             tool: requires.tool.clone(),
-            min_vram_gb: requires.min_vram_gb.map(gb),
+            min_vram_gb: requires.min_vram_gb.map(gigabytes),
             image: requires.image.clone(),
         }
     }
+}
+
+/// An amount of memory as the rules compute with it.
+#[must_use]
+pub fn gigabytes(amount: Fraction) -> Dec {
+    // A thousandth is 10^9 units of 10^-12.
+    Dec::from_units(i128::from(amount.thousandths()).saturating_mul(ONE / 1_000))
 }
 
 /// Whether a hosted API may be used: only when the task *and* the node allow it.

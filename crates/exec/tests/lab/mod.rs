@@ -73,6 +73,7 @@ impl Lab {
             kind: AgentKind::Command,
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: Vec::new(),
+            secrets: vec![],
             set: BTreeMap::new(),
             cwd: None,
             permission_mode: None,

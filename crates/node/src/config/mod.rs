@@ -1,6 +1,7 @@
 //! The configuration: `dispatch.toml`, read raw and checked in one place. Nothing else reads it or the environment's
 //! overrides of it, so what holds is what [`Config`] says, and [`Config::effective`] says why.
 
+mod backends;
 mod environment;
 mod error;
 mod places;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::routing::SdkUse;
 use dispatch_core::protocol::names::{Name, NodeName};
 use uuid::Uuid;
 
@@ -22,6 +24,7 @@ pub use dispatch_core::policy::admission::Billing;
 pub use dispatch_core::policy::gate::{GateLimits, PeerGate};
 pub use dispatch_core::policy::window::Caps;
 
+pub use backends::{Backend, Endpoint, Runs};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use places::{default_config_file, default_state_dir};
@@ -69,6 +72,8 @@ pub struct Config {
     pub workspaces: BTreeMap<Name, PathBuf>,
     /// Where tasks can run, in configured order.
     pub backends: Vec<Backend>,
+    /// Hosted APIs that profiles' agents call.
+    pub endpoints: BTreeMap<Name, Endpoint>,
     /// Every key's value and where it came from, in the order of the reference.
     pub effective: Vec<Effective>,
 }
@@ -145,6 +150,8 @@ pub enum Strategy {
 pub struct Exec {
     /// Attempts leased and not ended.
     pub max_parallel: u32,
+    /// Whether tasks that allow it may go to backends of kind `sdk`.
+    pub sdk: SdkUse,
 }
 
 /// `[approve]`: who may decide, and when a person must.
@@ -230,6 +237,8 @@ pub struct Profile {
     pub required: Option<u32>,
     /// Where it runs when the task has no workspace: a fresh directory, or this workspace.
     pub workspace: Option<Name>,
+    /// The hosted API its agent calls.
+    pub endpoint: Option<Name>,
 }
 
 impl Profile {
@@ -239,22 +248,6 @@ impl Profile {
     pub fn has_unrestricted_mode(&self) -> bool {
         self.agent == AgentKind::Command || self.dangerous_mode.is_some()
     }
-}
-
-/// `[backend.NAME]`: where tasks can run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Its name.
-    pub name: Name,
-    /// Its kind.
-    pub kind: BackendKind,
-}
-
-/// Kinds of backends; this release runs `local` ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendKind {
-    /// A profile's agent on this node.
-    Local,
 }
 
 impl Config {

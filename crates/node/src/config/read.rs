@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use dispatch_core::protocol::names::{NodeName, canonical_uuid};
 use toml::de::DeTable;
 
+use super::backends::{backends, check_endpoints, endpoints};
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::section::{Section, Source, quoted};
 use super::tables::{
-    approve, backends, budget, check_workspaces, exec, killswitch, limits, notify, peers, profiles, watch,
-    workspaces,
+    approve, budget, check_workspaces, exec, killswitch, limits, notify, peers, profiles, watch, workspaces,
 };
 use super::values::{absolute_path, plain_path, variable};
 use super::{Config, Origin, Peer, places};
@@ -74,7 +74,9 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
     let profiles = profiles(&mut top, environment, &mut effective)?;
     let workspaces = workspaces(&mut top, &mut effective)?;
     check_workspaces(&top, &profiles, &workspaces)?;
-    let backends = backends(&mut top, &mut effective)?;
+    let backends = backends(&mut top, &profiles, &mut effective)?;
+    let endpoints = endpoints(&mut top, &mut effective)?;
+    check_endpoints(&top, &profiles, &endpoints)?;
     let mut all = top.finish()?;
     all.append(&mut effective);
     Ok(Config {
@@ -95,6 +97,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
         profiles,
         workspaces,
         backends,
+        endpoints,
         effective: all,
     })
 }

@@ -58,6 +58,11 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
+    /// True when the table has this key.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// The table of that name inside this one, or its absence.
     pub(super) fn child(&mut self, key: &'static str) -> Result<Section<'a>, ConfigError> {
         let table = match self.raw(key) {

@@ -7,22 +7,23 @@ use std::time::Duration;
 
 use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::routing::SdkUse;
 use dispatch_core::protocol::names::{Name, NodeName};
 
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::section::{Flag, Section, quoted};
 use super::values::{
-    absolute_path, agent_kind, argument, backend_kind, billing, peer_gate, plain_path, positive_usd,
-    strategy, variable, variable_name, whole, word,
+    absolute_path, agent_kind, argument, billing, peer_gate, plain_path, positive_usd, strategy, variable,
+    variable_name, whole, word,
 };
 use super::{
-    AgentKind, Approve, Backend, BackendKind, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch,
-    Limits, Notify, Origin, Peer, Profile, Watch,
+    AgentKind, Approve, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch, Limits, Notify,
+    Origin, Peer, Profile, Watch,
 };
 
 /// Most attempts at once.
-const PARALLEL_MAX: u64 = 1_024;
+pub(super) const PARALLEL_MAX: u64 = 1_024;
 /// Longest time-out of the protocol, section 3.
 const TIMEOUT_S_MAX: u64 = 86_400;
 /// Largest log cap of the protocol, section 3.
@@ -104,8 +105,9 @@ pub(super) fn exec(
         section.note("max_parallel", number.to_string(), Origin::Variable(name));
         max_parallel = u32::try_from(number).unwrap_or(1);
     }
+    let allow_sdk = section.flag_or("allow_sdk", Flag::False)?;
     effective.append(&mut section.finish()?);
-    Ok(Exec { max_parallel })
+    Ok(Exec { max_parallel, sdk: if allow_sdk { SdkUse::Allowed } else { SdkUse::Denied } })
 }
 
 pub(super) fn approve(
@@ -253,6 +255,7 @@ pub(super) fn profile(
         tool_timeout_s: section.number_or("tool_timeout_s", 1..=TIMEOUT_S_MAX, 1_800)?,
         required: section.number("required", 1..=16)?,
         workspace: section.text("workspace", Name::new)?,
+        endpoint: section.text("endpoint", Name::new)?,
     };
     effective.append(&mut section.finish()?);
     Ok(profile)
@@ -295,25 +298,4 @@ pub(super) fn check_workspaces(
         }
     }
     Ok(())
-}
-
-pub(super) fn backends(
-    top: &mut Section<'_>,
-    effective: &mut Vec<Effective>,
-) -> Result<Vec<Backend>, ConfigError> {
-    let mut backends = Vec::new();
-    for (name, mut section) in top.children("backend")? {
-        let key = Name::new(&name)
-            .map_err(|why| section.error_at("", Problem::value(format!("backend.{name}"), &why)))?;
-        let kind = section.required_text("kind", backend_kind)?;
-        backends.push(Backend { name: key, kind });
-        effective.append(&mut section.finish()?);
-    }
-    if backends.is_empty() {
-        let local = Name::new("local")
-            .map_err(|why| top.error_at("backend", Problem::value("backend.local".to_owned(), &why)))?;
-        top.note("backend.local.kind", quoted("local"), Origin::Default);
-        backends.push(Backend { name: local, kind: BackendKind::Local });
-    }
-    Ok(backends)
 }

@@ -4,11 +4,12 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::routing::BackendKind;
 
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::section::Section;
-use super::{AgentKind, BackendKind, Billing, PeerGate, Strategy};
+use super::{AgentKind, Billing, PeerGate, Strategy};
 
 /// A variable of the environment, read like the key it overrides.
 pub(super) fn variable<T, E: Display>(
@@ -94,9 +95,22 @@ pub(super) fn billing(text: &str) -> Result<Billing, &'static str> {
 }
 
 pub(super) fn backend_kind(text: &str) -> Result<BackendKind, &'static str> {
-    match text {
-        "local" => Ok(BackendKind::Local),
-        "lan_worker" | "cloud_worker" | "sdk" => Err("this release runs tasks on `local` backends only"),
-        _ => Err("one of local"),
+    match BackendKind::parse(text) {
+        Some(BackendKind::LanWorker) => Err("this release forwards no task to another node"),
+        Some(kind) => Ok(kind),
+        None => Err("one of local, cloud_worker, sdk"),
     }
+}
+
+/// The address of a hosted API, and the host in it.
+pub(super) fn endpoint_url(text: &str) -> Result<(String, String), &'static str> {
+    let rule = "an address like `https://api.example.com`: https only, no user, no query";
+    let rest = text.strip_prefix("https://").ok_or(rule)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let named = |ch: char| ch.is_ascii_lowercase() || ch.is_ascii_digit() || matches!(ch, '.' | '-');
+    let is_host = !host.is_empty() && host.chars().all(named) && !host.starts_with(['-', '.']);
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let is_plain = rest.chars().all(|ch| ch.is_ascii_graphic()) && !rest.contains(['?', '#', '@']);
+    if is_host && is_port && is_plain { Ok((text.to_owned(), host.to_owned())) } else { Err(rule) }
 }

@@ -89,6 +89,9 @@ pub struct Order {
     pub argv: Vec<String>,
     /// Names of variables that are passed on from the executor's own environment.
     pub env: Vec<String>,
+    /// Those of them that must hold a secret: unset or empty, nothing starts.
+    #[serde(default)]
+    pub secrets: Vec<String>,
     /// Variables with their values.
     pub set: BTreeMap<String, String>,
     /// The working directory; null is a fresh `work/` in the job directory.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::policy::gate::GateReason;
 use crate::policy::money::Usd;
+use crate::policy::routing::WhyNot;
 use crate::policy::window::{WindowKey, WindowKeys};
 use crate::protocol::time::Timestamp;
 
@@ -140,13 +141,23 @@ pub struct Refusal {
     pub asked: Option<Usd>,
     /// When it resets by itself.
     pub resets_at: Option<Timestamp>,
+    /// Why not each backend of the node, in configured order, where none is eligible.
+    pub backends: Vec<(String, WhyNot)>,
 }
 
 impl Refusal {
     /// A refusal that no window is about.
     #[must_use]
     pub const fn plain(code: RefusalCode) -> Refusal {
-        Refusal { code, window: None, limit: None, left: None, asked: None, resets_at: None }
+        Refusal {
+            code,
+            window: None,
+            limit: None,
+            left: None,
+            asked: None,
+            resets_at: None,
+            backends: Vec::new(),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn a_full_run_sender_or_tree_refuses_and_a_full_day_or_month_waits() {
     let (limit, left, asked) = (Some(usd("5")), Some(usd("2.499999")), Some(usd("2.5")));
     let window = Some(budget().keys.run);
     let code = RefusalCode::OverCap;
-    assert_eq!(refusal, Refusal { code, window, limit, left, asked, resets_at: None });
+    assert_eq!(refusal, Refusal { window, limit, left, asked, ..Refusal::plain(code) });
 
     let balances = Balances { month: spent("99"), ..Balances::default() };
     let wait = waits(admit(&paid(), &BudgetView { balances, ..budget() }, Look::Acceptance));

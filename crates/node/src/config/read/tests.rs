@@ -123,3 +123,51 @@ fn a_configuration_that_others_may_write_is_refused() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(read_file(&file, &Environment::empty()).unwrap().node.as_str(), "a");
 }
+
+const CLIENT: &str = "[backend.far]\nkind = \"cloud_worker\"\nargv = [\"/bin/engine\", \"{image}\"]\n";
+
+#[test]
+fn a_backend_that_contradicts_itself_or_has_no_price_does_not_hold() {
+    for (toml, why) in [
+        ("[backend.g]\nkind = \"local\"\nhas_gpu = false\navailable_vram_gb = \"8\"\n", "has no GPU memory"),
+        ("[backend.g]\nkind = \"local\"\nhas_gpu = true\n", "available_vram_gb"),
+        ("[backend.g]\nkind = \"lan_worker\"\n", "forwards no task"),
+        ("[backend.g]\nkind = \"sdk\"\nprofile = \"x\"\n", "there is no [profile.x]"),
+        ("[backend.g]\nkind = \"local\"\ntools = [\"-x\"]\n", "not an option"),
+        ("[backend.g]\nkind = \"cloud_worker\"\nbilling = \"free\"\nargv = [\"{request}\"]\n", "{timeout_s}"),
+        (&format!("{CLIENT}billing = \"free\"\n"), "backend.far.images"),
+        (&format!("{CLIENT}images = [\"a\"]\n"), "backend.far.billing"),
+        (
+            &format!("{CLIENT}images = [\"a\"]\nbilling = \"metered\"\nvcpu_usd_per_s = \"1\"\n"),
+            "needs a price",
+        ),
+        (
+            &format!("{CLIENT}images = [\"a\"]\nbilling = \"metered\"\ngpu_usd_per_s = \"-1\"\n"),
+            "not below 0",
+        ),
+    ] {
+        let text = refused(toml);
+        assert!(text.contains(why), "{toml}\n{text}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_a_plain_https_address_with_a_secret_by_name() {
+    let endpoint = |url: &str| format!("[endpoint.m]\nbase_url = \"{url}\"\nsecret_env = \"KEY\"\n");
+    let config = checked(&format!("{MINIMAL}{}", endpoint("https://api.example.com:8443/v1"))).unwrap();
+    assert_eq!(config.endpoints.values().next().unwrap().host, "api.example.com");
+    for url in [
+        "http://api.example.com",
+        "https://",
+        "https://user:pass@api.example.com",
+        "https://api.example.com?key=1",
+        "https://api.example.com:99999",
+        "https://API.example.com",
+        "https://api.example.com/a b",
+    ] {
+        assert!(refused(&endpoint(url)).contains("https only"), "{url}");
+    }
+    assert!(refused("[endpoint.m]\nbase_url = \"https://a.b\"\n").contains("endpoint.m.secret_env"));
+    let profile = "[profile.p]\nagent = \"claude\"\nbilling = \"free\"\nendpoint = \"m\"\n";
+    assert!(refused(profile).contains("there is no [endpoint.m]"));
+}

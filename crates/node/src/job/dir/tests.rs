@@ -31,6 +31,7 @@ fn order(state: &Path) -> Order {
         kind: AgentKind::Command,
         argv: vec!["/bin/sh".into(), "-eu".into()],
         env: vec!["API_KEY".into()],
+        secrets: vec![],
         set: BTreeMap::from([("A".into(), "b".into())]),
         cwd: None,
         permission_mode: None,
