@@ -220,6 +220,17 @@ pub fn accept_task(
             return TaskVerdict::Refused(Box::new(RefusedTask { refusal, known: None, answer: None }));
         }
     };
+    judge_opened(opened, place, me, seen, rules)
+}
+
+/// Steps 6 to 9 of a task whose origin and place are certain.
+pub(super) fn judge_opened(
+    opened: Opened<Task>,
+    place: Place<'_>,
+    me: &Me<'_>,
+    seen: Option<Digest>,
+    rules: &TaskRules<'_>,
+) -> TaskVerdict {
     let judged = check_seen(&opened, seen)
         .and_then(|()| check_task_freshness(opened.peek(), me.now, rules))
         .and_then(|()| check_quantity_and_names(&opened, rules));

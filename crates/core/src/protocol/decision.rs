@@ -57,7 +57,7 @@ impl Payload for Decision {
             cluster: members.required("cluster", members::uuid)?,
             from: members.required("from", members::node)?,
             to: members.required("to", members::node)?,
-            task: members.required("task", members::task_id)?,
+            task: members.required("task", members::any_task_id)?,
             task_sha256: members.required("task_sha256", members::digest)?,
             terms_sha256: members.required("terms_sha256", members::digest)?,
             outcome: members.required("outcome", members::word)?,

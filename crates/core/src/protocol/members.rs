@@ -386,7 +386,7 @@ pub fn task_id(at: &At<'_>, value: &Value<'_>) -> Read<TaskId> {
     TaskId::parse(str_of(at, value)?).map_err(|_| at.form("is no canonical uuid of version 7"))
 }
 
-/// The id of a task that may have come from a version-2 peer.
+/// The id of a task that may have come from a version-2 peer: in what its receiver and its approvers say about it.
 ///
 /// # Errors
 /// No string, or no canonical uuid.

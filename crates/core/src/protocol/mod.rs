@@ -1,6 +1,6 @@
 //! The messages that two nodes exchange over the share: names, sealing, payloads and the order of acceptance checks.
 //!
-//! Only version 3 is here. A flat JSON file of version 2 is recognised and refused (`unsupported_schema`).
+//! All but [`v2`] is version 3. A flat JSON file of version 2 from a version-3 peer is refused (`unsupported_schema`).
 
 pub mod accept;
 pub mod approvers;
@@ -27,6 +27,7 @@ pub mod task;
 pub mod terms;
 pub mod text;
 pub mod time;
+pub mod v2;
 mod words;
 pub mod writer;
 

@@ -124,6 +124,11 @@ pub struct Form<T> {
 }
 
 impl<T> Form<T> {
+    /// A value that was read from another form than a payload, with the first limit it breaks.
+    pub(super) const fn of(value: T, breach: Option<Breach>) -> Form<T> {
+        Form { value, breach }
+    }
+
     /// The value, if no limit is broken.
     ///
     /// # Errors

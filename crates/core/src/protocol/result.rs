@@ -468,7 +468,7 @@ impl Payload for TaskResult {
             cluster: members.required("cluster", members::uuid)?,
             from: members.required("from", members::node)?,
             to: members.required("to", members::node)?,
-            task: members.required("task", members::task_id)?,
+            task: members.required("task", members::any_task_id)?,
             task_sha256: members.required("task_sha256", members::digest)?,
             status: members.required("status", members::word)?,
             reason: members.nullable("reason", members::object(Reason::read))?,

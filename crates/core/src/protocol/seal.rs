@@ -344,6 +344,11 @@ pub struct Opened<T> {
 }
 
 impl<T> Opened<T> {
+    /// What a flat message of version 2 is, once its own signature was verified over these bytes.
+    pub(super) fn of_version_2(form: Form<T>, signed: Vec<u8>) -> Opened<T> {
+        Opened { form, digest: Digest::of(&signed), bytes: signed, approvers: Vec::new() }
+    }
+
     /// SHA-256 of the payload's bytes.
     #[must_use]
     pub const fn digest(&self) -> Digest {

@@ -61,7 +61,7 @@ impl Payload for Terms {
             cluster: members.required("cluster", members::uuid)?,
             from: members.required("from", members::node)?,
             to: members.required("to", members::node)?,
-            task: members.required("task", members::task_id)?,
+            task: members.required("task", members::any_task_id)?,
             task_sha256: members.required("task_sha256", members::digest)?,
             profile: members.required("profile", members::name)?,
             agent: members.required("agent", members::text)?,
