@@ -1,8 +1,9 @@
 //! What the command starts from: configuration, share, and the lanes whose keys this node holds.
 
-use dispatch_core::protocol::keys::{KeyRing, LaneRing};
+use dispatch_core::protocol::keys::LaneRing;
 use dispatch_core::protocol::names::{Lane, NodeName};
-use dispatch_node::config::Config;
+use dispatch_core::protocol::v2::{Bounds, FlatRing};
+use dispatch_node::config::{Config, Peer};
 use dispatch_node::keys::{self, Keys};
 use dispatch_node::report::Report;
 use dispatch_spool::root::look;
@@ -14,7 +15,12 @@ use crate::args::Door;
 #[derive(Debug)]
 pub(crate) struct LaneHere {
     pub(crate) lane: Lane,
+    /// What verifies its tasks; empty for a version-2 peer.
     pub(crate) ring: LaneRing,
+    /// What verifies the terms shown on it.
+    pub(crate) terms: LaneRing,
+    /// The keys of a version-2 peer's tasks, and what bounds them here.
+    pub(crate) flat: Option<(FlatRing, Bounds)>,
 }
 
 /// Configuration, share and lanes.
@@ -58,17 +64,22 @@ impl Desk {
 
 fn incoming(config: &Config) -> Result<Vec<LaneHere>, Report> {
     let keys = Keys::load(config)?;
-    let here = |(peer, ring): (&NodeName, &KeyRing)| {
+    let here = |(peer, entry): (&NodeName, &Peer)| {
         let lane = Lane::new(peer.clone(), config.node.clone());
-        LaneHere { ring: ring.lane(&lane), lane }
+        let ring = keys.lane(&config.node, &lane);
+        let flat = keys.flat(peer).cloned();
+        let terms = flat.as_ref().map_or_else(|| ring.clone(), |flat| flat.terms(&lane));
+        LaneHere { flat: flat.zip(entry.version_2().map(|allowed| allowed.bounds)), terms, ring, lane }
     };
-    Ok(keys.iter().map(here).collect())
+    Ok(config.peers.iter().map(here).collect())
 }
 
 fn outgoing(config: &Config) -> Result<Vec<LaneHere>, Report> {
     let here = |peer: &NodeName| {
         let lane = Lane::new(config.node.clone(), peer.clone());
-        Ok(LaneHere { ring: keys::outgoing(config, peer)?, lane })
+        let ring = keys::outgoing(config, peer)?;
+        Ok(LaneHere { terms: ring.clone(), ring, flat: None, lane })
     };
-    config.peers.keys().map(here).collect()
+    // A version-2 peer shows no terms: nobody decides about its tasks from here.
+    config.peers.iter().filter(|(_, peer)| peer.version_2().is_none()).map(|(name, _)| here(name)).collect()
 }

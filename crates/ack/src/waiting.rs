@@ -9,6 +9,7 @@ use dispatch_core::protocol::names::{Lane, TaskId};
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::seal::Verified;
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2::accept_flat;
 use dispatch_core::protocol::{Kind, Task, Terms};
 use dispatch_spool::layout::{Area, Dir, File, LaneFile};
 use dispatch_spool::root::LIST_ENTRIES_MAX;
@@ -145,7 +146,7 @@ pub(crate) fn open(desk: &Desk, here: &LaneHere, id: TaskId, now: Timestamp) -> 
     };
     let me = Me { cluster: desk.config.cluster, node: &lane.to, now };
     let waiting = Waiting::Waits { task_sha256: task.digest(), terms_sha256: None };
-    match accept_terms(&terms_file, Place { lane, id }, &me, &here.ring, waiting) {
+    match accept_terms(&terms_file, Place { lane, id }, &me, &here.terms, waiting) {
         Verdict::Accepted(terms) => {
             Ok(Parked::Waits(Box::new(Waits { lane: lane.clone(), task: *task, terms })))
         }
@@ -170,7 +171,11 @@ fn judge_task(
         has_workspace: &|_| true,
         unsupported: &[],
     };
-    match accept_task(file, place, &me, &here.ring, None, &rules) {
+    let verdict = match &here.flat {
+        Some((ring, bounds)) => accept_flat(file, place, &me, ring, *bounds, None, &rules),
+        None => accept_task(file, place, &me, &here.ring, None, &rules),
+    };
+    match verdict {
         TaskVerdict::Accepted(task) => Ok(task),
         TaskVerdict::Refused(refused) => Err(refused.refusal),
     }

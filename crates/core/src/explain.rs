@@ -68,6 +68,13 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
             "the receiving node does not allow this sender or profile the unrestricted mode",
             format!("send it without --dangerous, or {OPERATOR} sets `allow_dangerous` for this peer"),
         ),
+        RefusalCode::MeteredNotAllowed => Explanation::new(
+            "refused because its profile is paid by use",
+            "the receiving node runs nothing of this sender that costs money by use, which is the rule for a version-2 peer",
+            format!(
+                "{OPERATOR} makes `default` a profile that is not metered, or sets `allow_metered` for this peer"
+            ),
+        ),
         RefusalCode::NoEligibleBackend => Explanation::new(
             "refused because nothing there can run it",
             no_backend(&refusal.backends),
@@ -139,6 +146,7 @@ fn window_refusal(refusal: &Refusal) -> Explanation {
         RefusalCode::OverCap
         | RefusalCode::LineageExceeded
         | RefusalCode::DangerousNotAllowed
+        | RefusalCode::MeteredNotAllowed
         | RefusalCode::NoEligibleBackend
         | RefusalCode::CeilingTooLow
         | RefusalCode::NoEstimate

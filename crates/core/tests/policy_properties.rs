@@ -41,6 +41,7 @@ fn proposal(estimate: Usd) -> Proposal<'static> {
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
+        metered_allowed: true,
         peer_gate: PeerGate::Policy,
         gate_limits: GateLimits { gate_above_usd: cents(1_000_000), gate_depth: 1 },
         backend: Some(BackendFacts::LOCAL),

@@ -1,10 +1,6 @@
 //! The vectors of version 2: every flat task verifies or is refused as the file says, and no change of what is signed passes.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on fails"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use dispatch_core::protocol::Task;
 use dispatch_core::protocol::accept::{Me, Place, TaskRules, TaskVerdict, accept_task};

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use dispatch_core::protocol::TaskResult;
 use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::payload::Payload as _;
+use dispatch_core::protocol::v2::FlatResult;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::outgoing::Heard;
@@ -30,6 +31,8 @@ pub(crate) enum Answering {
     Verified(Box<Answer>),
     /// Something lies at its name that is not to be believed: the code of why, and what it says.
     Unverified { code: &'static str, hint: Option<Box<TaskResult>> },
+    /// The answer of a version-2 peer, which nobody signs: it settles nothing.
+    Unsigned(Box<FlatResult>),
     /// Nothing yet.
     None,
 }
@@ -69,6 +72,7 @@ fn of_sent(config: &Config, sent: &SentTask) -> Result<Answering, Report> {
             let payload = verified.bytes().to_vec();
             Answering::Verified(Box::new(Answer { result: verified.into_parts().0, payload }))
         }
+        Heard::Unverified(result) => Answering::Unsigned(result),
         Heard::NotBelieved { refusal, .. } => Answering::Unverified {
             code: refusal.map_or("not_a_regular_file", |refusal| refusal.code.as_str()),
             hint: dispatch_core::protocol::believe::hint(&bytes).map(Box::new),
@@ -126,6 +130,13 @@ pub(crate) fn print_text(result: &TaskResult, printing: Printing) -> Result<(), 
     }
     printing.print(text)?;
     if text.ends_with('\n') { Ok(()) } else { say_raw(b"\n") }
+}
+
+/// One line about an answer that nobody signed.
+pub(crate) fn unsigned_line(result: &FlatResult) -> String {
+    let exit = result.exit_code.map_or(String::new(), |code| format!(", exit {code}"));
+    let line = format!("unverified: its answer says `{}`{exit}, and nobody signed it", result.status);
+    visible(&line, Breaks::Show)
 }
 
 /// How waiting for a task ends: done, or a report that names its status and reason.

@@ -35,6 +35,7 @@ pub(crate) fn sent_standing(record: &Record, now: Timestamp) -> &'static str {
     match (record.answered, record.place) {
         (Some(answered), _) => answered.status.as_str(),
         (None, RecordPlace::Outbox) => "kept",
+        (None, RecordPlace::Sent) if record.unknown => "unknown",
         (None, RecordPlace::Sent) if record.unanswered_at.is_some() || now >= record.answer_by => {
             "unanswered"
         }
@@ -42,6 +43,11 @@ pub(crate) fn sent_standing(record: &Record, now: Timestamp) -> &'static str {
         (None, RecordPlace::Sent) if record.cancel.is_some() => "cancel asked",
         (None, RecordPlace::Sent) => "sent",
     }
+}
+
+/// The version of the protocol that a task was sent in.
+pub(crate) fn version(record: &Record) -> u8 {
+    if record.is_flat() { 2 } else { 3 }
 }
 
 /// A received task for programs.
@@ -91,6 +97,8 @@ pub(crate) fn sent(sent: &SentTask, now: Timestamp) -> Value {
         "from": sent.outgoing.lane().from.as_str(),
         "to": sent.outgoing.lane().to.as_str(),
         "standing": sent_standing(record, now),
+        "version": version(record),
+        "unknown": record.unknown,
         "status": record.answered.map(|answered| answered.status.as_str()),
         "answered_at": record.answered.map(|answered| answered.at.to_string()),
         "unanswered_at": record.unanswered_at.map(|at| at.to_string()),

@@ -9,6 +9,7 @@ use dispatch_core::protocol::keys::{KeyRing, LaneRing};
 use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2::FlatRing;
 use dispatch_spool::{Dir, File, LIST_ENTRIES_MAX, PosixShare, RootLook, Share, root};
 use uuid::Uuid;
 
@@ -32,6 +33,8 @@ pub struct Desk {
     pub share: PosixShare,
     /// The keys of the lane.
     pub keys: LaneRing,
+    /// The keys of a version-2 peer; `None` for one of version 3.
+    pub flat: Option<FlatRing>,
     /// The keys shared with the peer; `None` for people who hold the outgoing lane's key only.
     pub pair: Option<KeyRing>,
     /// The state directory.
@@ -54,6 +57,7 @@ impl Desk {
             cluster: config.cluster,
             share: PosixShare::new(config.root.clone(), config.node.clone()),
             keys,
+            flat: keys::flat_ring(config, peer)?,
             pair,
             outgoing: Outgoing::open(&config.state, &lane)?,
             state: config.state.clone(),
@@ -67,6 +71,7 @@ impl Desk {
         Mailbox {
             share: &self.share,
             keys: &self.keys,
+            flat: self.flat.as_ref(),
             cluster: self.cluster,
             node: &self.node,
             now: clock::now(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dispatch_core::protocol::keys::{KeyRing, LaneKey, LaneRing, NotALaneKey, PairKey, WeakKey};
 use dispatch_core::protocol::names::{Lane, NodeName};
+use dispatch_core::protocol::v2::{FlatKey, FlatRing};
 
 use crate::config::Config;
 use crate::files::{FileError, Written, create_private_dir, create_synced, open_regular, read_limited};
@@ -116,6 +117,7 @@ impl Explain for KeyError {
 #[derive(Debug, Default)]
 pub struct Keys {
     rings: BTreeMap<NodeName, KeyRing>,
+    flat: BTreeMap<NodeName, FlatRing>,
 }
 
 impl Keys {
@@ -124,8 +126,30 @@ impl Keys {
     /// # Errors
     /// The first file that is not usable.
     pub fn load(config: &Config) -> Result<Keys, KeyError> {
-        let rings = config.peers.keys().map(|peer| Ok((peer.clone(), ring(config, peer)?)));
-        Ok(Keys { rings: rings.collect::<Result<_, KeyError>>()? })
+        let mut keys = Keys::default();
+        for peer in config.peers.keys() {
+            match flat_ring(config, peer)? {
+                Some(ring) => drop(keys.flat.insert(peer.clone(), ring)),
+                None => drop(keys.rings.insert(peer.clone(), ring(config, peer)?)),
+            }
+        }
+        // Its own heartbeats and boot records must be sealed for somebody, or two watchers would not know each other.
+        if keys.rings.is_empty() && !keys.flat.is_empty() {
+            let own = keys.flat.values().map(|ring| ring.own(&config.node));
+            let own = own.fold(KeyRing::default(), |mut all, ring| {
+                all.accepted.extend(ring.accepted);
+                all.retired.extend(ring.retired);
+                all
+            });
+            keys.rings.insert(config.node.clone(), own);
+        }
+        Ok(keys)
+    }
+
+    /// The keys of a version-2 peer; `None` for one of version 3 and for strangers.
+    #[must_use]
+    pub fn flat(&self, peer: &NodeName) -> Option<&FlatRing> {
+        self.flat.get(peer)
     }
 
     /// The keys shared with a node; an empty ring, with which nothing verifies, for strangers.
@@ -141,18 +165,38 @@ impl Keys {
         self.rings.get(peer).map(|ring| ring.lane(lane)).unwrap_or_default()
     }
 
-    /// All peers with their keys.
+    /// All version-3 peers with their keys: those that what this node says of itself is sealed for. A node that has none
+    /// but version-2 peers stands here under its own name.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, &KeyRing)> {
         self.rings.iter()
     }
 }
 
-/// The keys shared with one peer.
+/// The keys shared with a version-2 peer; `None` for one of version 3.
+///
+/// # Errors
+/// A peer that is not configured, or a file that is not usable.
+pub fn flat_ring(config: &Config, peer: &NodeName) -> Result<Option<FlatRing>, KeyError> {
+    let entry = config.peer(peer).ok_or_else(|| KeyError::NoPeer { peer: peer.clone() })?;
+    if entry.version_2().is_none() {
+        return Ok(None);
+    }
+    let read = |path: &PathBuf| read_flat_key(path);
+    Ok(Some(FlatRing {
+        accepted: entry.keys.iter().map(read).collect::<Result<_, _>>()?,
+        retired: entry.retired.iter().map(read).collect::<Result<_, _>>()?,
+    }))
+}
+
+/// The keys shared with one peer; none for a version-2 peer, whose key opens and seals nothing of version 3.
 ///
 /// # Errors
 /// A peer that is not configured, or a file that is not usable.
 pub fn ring(config: &Config, peer: &NodeName) -> Result<KeyRing, KeyError> {
     let entry = config.peer(peer).ok_or_else(|| KeyError::NoPeer { peer: peer.clone() })?;
+    if entry.version_2().is_some() {
+        return Ok(KeyRing::default());
+    }
     let read = |path: &PathBuf| read_pair_key(path, &config.root);
     Ok(KeyRing {
         accepted: entry.keys.iter().map(read).collect::<Result<_, _>>()?,
@@ -183,6 +227,16 @@ pub fn outgoing(config: &Config, peer: &NodeName) -> Result<LaneRing, KeyError> 
 pub fn read_pair_key(path: &Path, root: &Path) -> Result<PairKey, KeyError> {
     let text = read_key_text(path, root, 0o077, "600", OwnedBy::UserOrRoot)?;
     PairKey::from_text(&text).map_err(|source| KeyError::Weak { path: path.to_owned(), source })
+}
+
+/// Reads a key of version 2: mode 0600 or tighter, owned by this user or root. It alone may lie on the share, where the
+/// original kit keeps it.
+///
+/// # Errors
+/// A file that is none of that, cannot be read, or is too short.
+pub fn read_flat_key(path: &Path) -> Result<FlatKey, KeyError> {
+    let text = key_text(path, 0o077, "600", OwnedBy::UserOrRoot)?;
+    FlatKey::from_text(&text).map_err(|source| KeyError::Weak { path: path.to_owned(), source })
 }
 
 /// Reads the key of one lane alone: mode 0640 or tighter, not on the share; it belongs to the service, not the sender.
@@ -258,6 +312,15 @@ fn read_key_text(
     {
         return Err(KeyError::OnShare { path: path.to_owned() });
     }
+    key_text(path, forbidden_mode, wanted, owned_by)
+}
+
+fn key_text(
+    path: &Path,
+    forbidden_mode: u32,
+    wanted: &'static str,
+    owned_by: OwnedBy,
+) -> Result<String, KeyError> {
     let bytes = read_checked(path, forbidden_mode, wanted, owned_by, KEY_BYTES_MAX)?;
     String::from_utf8(bytes)
         .map_err(|_| KeyError::Weak { path: path.to_owned(), source: WeakKey { chars: 0 } })
@@ -348,6 +411,17 @@ mod tests {
         for path in [on_share, link] {
             assert!(matches!(read_pair_key(&path, &place.root()), Err(KeyError::OnShare { .. })));
         }
+    }
+
+    #[test]
+    fn a_key_of_version_2_may_lie_on_the_share_and_nowhere_loose() {
+        let place = Place::new();
+        let on_share = place.root().join("k");
+        assert_eq!(write_pair_key(&on_share, &"k".repeat(64)).unwrap(), Written::Created);
+        let key = read_flat_key(&on_share).unwrap();
+        assert!(key.verifies(b"x", &key.sign(b"x")));
+        fs::set_permissions(&on_share, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read_flat_key(&on_share), Err(KeyError::Loose { .. })));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! another message under a position that was used. Publishing the same bytes again is always safe (protocol section 4).
 
 mod error;
+mod flat;
 mod lock;
 mod mail;
 mod record;
@@ -29,7 +30,7 @@ pub use error::OutgoingError;
 pub use lock::Locked;
 pub use mail::{Cancelled, Delivered, Mailbox};
 pub use record::{Answered, Record, RecordPlace, Sealed};
-pub use upkeep::{Answer, Heard, Upkeep};
+pub use upkeep::{AllHeard, Answer, Heard, Upkeep};
 
 /// Between two times of putting the same unanswered task back.
 pub const PUT_BACK_MS: i64 = 10 * MINUTE_MS;
@@ -287,13 +288,18 @@ impl Locked<'_> {
     pub fn publish(&self, mail: &Mailbox<'_>, record: &Record) -> Result<Delivered, OutgoingError> {
         let delivered = mail.deliver(&self.outgoing.lane, record)?;
         let from = self.outgoing.outbox_path(record.seq, record.id);
-        if delivered == Delivered::Conflict && !record.conflict {
-            let noted = Record { conflict: true, ..record.clone() };
+        let noted = match delivered {
+            Delivered::Conflict if !record.conflict => Some(Record { conflict: true, ..record.clone() }),
+            Delivered::Unknown => Some(Record { unknown: true, ..record.clone() }),
+            Delivered::Published | Delivered::Conflict => None,
+        };
+        if let Some(noted) = noted {
             replace_synced(&from, &noted.to_bytes(), 0o600)?;
         }
         // A crash may have come between the entry and the note that its position is used.
         stream::used(self.outgoing, Position { stream: record.stream, seq: record.seq })?;
-        // Not synced: an entry that comes back after a power cut is published again, which is safe.
+        // Not synced: an entry that comes back after a power cut is published again, which is safe; for a version-2 peer
+        // only if its id stands nowhere on the lane.
         match rename_if_there(&from, &self.outgoing.sent_path(record.id))? {
             crate::files::Removed::Removed | crate::files::Removed::Absent => Ok(delivered),
         }
@@ -325,6 +331,7 @@ impl Locked<'_> {
             match self.publish(mail, &record) {
                 Ok(Delivered::Published) => flushed.published.push(id),
                 Ok(Delivered::Conflict) => flushed.conflicts.push(id),
+                Ok(Delivered::Unknown) => flushed.unknown.push(id),
                 Err(error) => {
                     flushed.stuck = Some((id, error));
                     break;
@@ -354,6 +361,8 @@ pub struct Flushed {
     pub published: Vec<TaskId>,
     /// Tasks whose place holds something else; noted, and put back later.
     pub conflicts: Vec<TaskId>,
+    /// Tasks of a version-2 peer whose id stood on the lane already: not published, and never again.
+    pub unknown: Vec<TaskId>,
     /// Entries that cannot be read; they block nothing.
     pub damaged: Vec<OutgoingError>,
     /// The task that could not be published, and why; it and those behind it stay kept.

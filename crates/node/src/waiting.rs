@@ -14,6 +14,7 @@ use dispatch_core::protocol::accept::Refusal;
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::result::{Status, TaskResult};
 use dispatch_core::protocol::seal::Verified;
+use dispatch_core::protocol::v2::FlatResult;
 use dispatch_spool::{Area, Dir, Hints, Share, Strategy, strategy_for};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -40,6 +41,8 @@ const EVENTS_MAX: usize = 16;
 pub enum End {
     /// The answer came and is to be believed.
     Answer(Box<Verified<TaskResult>>),
+    /// The answer of a version-2 peer, which nobody signs: it settles nothing.
+    Unverified(Box<FlatResult>),
     /// Something that is not to be believed lies at the answer's name and does not go away.
     NotBelieved(Option<Refusal>),
     /// The time for an answer is over.
@@ -176,6 +179,7 @@ impl Waiting {
         }
         match look.heard {
             Ok(Heard::Answer(result)) => Some(End::Answer(result)),
+            Ok(Heard::Unverified(result)) => Some(End::Unverified(result)),
             Ok(Heard::Nothing) => {
                 self.disbelief = None;
                 None

@@ -111,6 +111,9 @@ pub(crate) struct Cli {
     /// With --wait: show the log as it comes
     #[arg(long, requires = "wait", conflicts_with = "json")]
     pub(crate) follow: bool,
+    /// With --wait: end as the answer of a version-2 peer says, which nobody signs
+    #[arg(long, requires = "wait")]
+    pub(crate) accept_unverified: bool,
     /// With --wait: print the text as it is where standard output is no terminal
     #[arg(long, requires = "wait")]
     pub(crate) raw: bool,

@@ -2,6 +2,7 @@
 
 use dispatch_core::protocol::names::{Lane, TaskId};
 use dispatch_core::protocol::result::Status;
+use dispatch_core::protocol::v2::FlatResult;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,8 +24,17 @@ pub(crate) struct Document {
     status: Option<String>,
     /// True only for a result that was believed; null without `--wait`.
     verified: Option<bool>,
-    /// The payload of the result as its receiver sealed it; null where none is believed.
+    /// The payload of the result as its receiver sealed it, or what a version-2 peer wrote; null where there is neither.
     result: Option<Value>,
+}
+
+/// How an answer that nobody signed is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was asked for: the command ends as it says.
+    AsSaid,
+    /// It settles nothing.
+    AsHint,
 }
 
 impl Document {
@@ -51,6 +61,17 @@ impl Document {
         self.status = Some(status.as_str().to_owned());
         self.verified = Some(true);
         self.result = serde_json::from_slice(payload).ok();
+        self
+    }
+
+    /// With the answer of a version-2 peer, which nobody signs. Its own word is the status only where that was asked for.
+    pub(crate) fn unverified(mut self, answer: &FlatResult, taken: Taken) -> Document {
+        self.status = Some(match taken {
+            Taken::AsSaid => answer.status.clone(),
+            Taken::AsHint => "unverified".to_owned(),
+        });
+        self.verified = Some(false);
+        self.result = serde_json::from_str(&answer.document).ok();
         self
     }
 

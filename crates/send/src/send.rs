@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dispatch_core::protocol::names::NodeName;
+use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::task::Callback;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
@@ -103,6 +103,7 @@ fn send(cli: &Cli, config: &Config, desk: Arc<Desk>, request: String) -> Result<
     match delivered {
         Delivered::Published => {}
         Delivered::Conflict => retry_conflict(&desk, &record)?,
+        Delivered::Unknown => return Err(in_doubt(&desk, record.id)),
     }
     let inbox = desk.inbox_path(record.id);
     Ok(Sent { desk, record, inbox, notes })
@@ -129,6 +130,9 @@ fn look_after(cli: &Cli, desk: &Desk, notes: &mut Vec<String>) {
             for id in upkeep.flushed.published {
                 note(cli, notes, format!("sent {id}, which was kept from before"));
             }
+            for id in upkeep.flushed.unknown {
+                note(cli, notes, in_doubt(desk, id).one_line());
+            }
             for damaged in upkeep.flushed.damaged {
                 note(cli, notes, format!("a task that was kept cannot be sent: {damaged}"));
             }
@@ -152,7 +156,9 @@ fn put(
     let position = locked.next()?;
     let now = clock::now();
     let id = task_id(now)?;
-    let sealed = task::seal_task(&task::build(cli, desk, request, position, (id, now)), desk)?;
+    let task = task::build(cli, desk, request, position, (id, now));
+    task::refuse_what_version_2_cannot_carry(cli, desk, &task)?;
+    let sealed = task::seal_task(&task, desk)?;
     let record = locked.enqueue(sealed)?;
     if let Some(why) = unreachable {
         return Err(kept(desk, &record, Report::from(why)));
@@ -166,6 +172,9 @@ fn put(
     if flushed.conflicts.contains(&id) {
         return Ok((record, Delivered::Conflict));
     }
+    if flushed.unknown.contains(&id) {
+        return Ok((record, Delivered::Unknown));
+    }
     let why = match flushed.stuck {
         Some((stuck, error)) if stuck == id => Report::from(error),
         Some((_, error)) => Report::from(error).while_doing("an older task could not be sent"),
@@ -174,9 +183,23 @@ fn put(
     Err(kept(desk, &record, why))
 }
 
+/// A task for a version-2 peer whose id stood on the lane before it was published.
+fn in_doubt(desk: &Desk, id: TaskId) -> Report {
+    let what =
+        format!("unknown: its id stands on the lane of `{}` already, and it was not published", desk.lane.to);
+    Report::new(Exit::TaskFailed, what).about(id).help(format!(
+        "look on `{}` whether it ran: it speaks version 2 and would run it again; send it anew if it did not",
+        desk.lane.to
+    ))
+}
+
 /// The end of a send whose task exists and is not on the share yet.
 fn kept(desk: &Desk, record: &Record, why: Report) -> Report {
     let id = record.id;
+    if desk.flat.is_some() {
+        let who = desk.who_flushes();
+        return why.about(id).help(format!("kept as {id}: it goes out {who}; do not send it again"));
+    }
     why.about(id).help(format!(
         "kept as {id}: it goes out {}; do not send it again; dispatchctl cancel {id} takes it back",
         desk.who_flushes()
@@ -190,7 +213,7 @@ fn retry_conflict(desk: &Desk, record: &Record) -> Result<(), Report> {
         thread::sleep(CONFLICT_PAUSE);
         match desk.outgoing.put_back(&desk.mail(), record) {
             Ok(Delivered::Published) => return Ok(desk.outgoing.mark_delivered(record.id)?),
-            Ok(Delivered::Conflict) => {}
+            Ok(Delivered::Conflict | Delivered::Unknown) => {}
             Err(error) => return Err(kept(desk, record, Report::from(error))),
         }
     }

@@ -8,8 +8,9 @@ use dispatch_core::protocol::limits::{ENVELOPE_BYTES_MAX, LIFETIME_MS_MAX, REQUE
 use dispatch_core::protocol::names::{Lane, TaskId};
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::seal;
-use dispatch_core::protocol::task::{Requires, Task};
+use dispatch_core::protocol::task::{Requires, Task, TaskMember};
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2;
 use dispatch_node::desk::Desk;
 use dispatch_node::outgoing::{OutgoingError, Position, Sealed};
 use dispatch_node::report::{Exit, Report};
@@ -28,6 +29,18 @@ pub(crate) fn refuse_what_is_not_there(cli: &Cli) -> Result<(), Report> {
             .help(format!("send it without {option}"))),
         None => Ok(()),
     }
+}
+
+/// Refuses by name what cannot be said to a version-2 peer: left out, the task would silently be another one.
+pub(crate) fn refuse_what_version_2_cannot_carry(cli: &Cli, desk: &Desk, task: &Task) -> Result<(), Report> {
+    if desk.flat.is_none() {
+        return Ok(());
+    }
+    let member = v2::cannot_carry(task).map(TaskMember::as_str);
+    // Its life is the receiver's to say; a flat task says nothing about it.
+    let Some(member) = member.or(cli.expires.map(|_| "expires")) else { return Ok(()) };
+    Err(Report::new(Exit::Usage, format!("`{}` speaks version 2, which cannot carry `{member}`", desk.lane.to))
+        .help("send it without that; version 2 knows --priority, --timeout, --max-output, --require-ack, --dangerous"))
 }
 
 /// Reads the request from wherever it was given, at most one byte more than may be sent.
@@ -114,11 +127,18 @@ pub(crate) fn seal_task(task: &Task, desk: &Desk) -> Result<Sealed, Report> {
         Report::of(Exit::Usage, &error).while_doing("the receiver would refuse this task")
     })?;
     let no_key = || OutgoingError::NoKey { lane: desk.lane.clone() };
+    if let Some(ring) = &desk.flat {
+        let key = ring.signing().ok_or_else(no_key)?;
+        return fitting(task, &v2::signed_bytes(task), v2::write_task(task, key));
+    }
     let key = desk.keys.signing().ok_or_else(no_key)?;
-    let envelope = seal(Kind::Task, &payload, &[key]);
+    fitting(task, &payload, seal(Kind::Task, &payload, &[key]))
+}
+
+fn fitting(task: &Task, payload: &[u8], envelope: Vec<u8>) -> Result<Sealed, Report> {
     if envelope.len() > ENVELOPE_BYTES_MAX {
         let what = format!("the sealed task is {} bytes, more than {ENVELOPE_BYTES_MAX}", envelope.len());
         return Err(Report::new(Exit::Usage, what).help(TOO_LONG_HELP));
     }
-    Ok(Sealed::of(task, &payload, envelope))
+    Ok(Sealed::of(task, payload, envelope))
 }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write as _};
 use std::sync::Arc;
 
 use dispatch_core::protocol::result::TaskResult;
+use dispatch_core::protocol::v2::FlatResult;
 use dispatch_node::clock;
 use dispatch_node::durations::short;
 use dispatch_node::report::{Exit, Form, Report, say, say_raw, tell};
@@ -11,7 +12,7 @@ use dispatch_node::term::{Breaks, cut, visible};
 use dispatch_node::waiting::{self, End, Interest, Sight, Whereabouts};
 
 use crate::args::Cli;
-use crate::document::Document;
+use crate::document::{Document, Taken};
 use crate::follow::{Follow, Printed};
 use crate::send::Sent;
 
@@ -49,6 +50,7 @@ fn finish(cli: &Cli, sent: &Sent, end: End, log: Printed) -> Result<Exit, Report
                 Form::Json => say(&document.answered(status, result.bytes()).to_json()).map(|()| exit),
             }
         }
+        End::Unverified(answer) => unverified(cli, document, &answer, log),
         End::NotBelieved(refusal) => {
             let code = refusal.map_or("not_a_regular_file", |refusal| refusal.code.as_str());
             ended(cli, &document.without_answer("unverified"), || {
@@ -78,6 +80,34 @@ fn finish(cli: &Cli, sent: &Sent, end: End, log: Printed) -> Result<Exit, Report
     }
 }
 
+/// The answer of a version-2 peer. It settles nothing, so waiting ends with 1 unless its word was asked for.
+fn unverified(cli: &Cli, document: Document, answer: &FlatResult, log: Printed) -> Result<Exit, Report> {
+    let taken = if cli.accept_unverified { Taken::AsSaid } else { Taken::AsHint };
+    let exit = match taken {
+        Taken::AsSaid => answer.known.map_or(Exit::TaskFailed, waiting::exit_of),
+        Taken::AsHint => Exit::TaskFailed,
+    };
+    if cli.common.form() == Form::Json {
+        return say(&document.unverified(answer, taken).to_json()).map(|()| exit);
+    }
+    match log {
+        Printed::Something => {}
+        Printed::Nothing => print_text(cli, answer.text.as_deref().unwrap_or_default())?,
+    }
+    let said = format!(
+        "unverified: its answer says `{}`, and nobody signed it",
+        visible(&answer.status, Breaks::Show)
+    );
+    if exit == Exit::Done {
+        tell(&said);
+        return Ok(exit);
+    }
+    Err(match taken {
+        Taken::AsHint => Report::new(exit, said).help("--accept-unverified ends as the answer says"),
+        Taken::AsSaid => Report::new(exit, said),
+    })
+}
+
 /// An end without a result: the document for programs, the report for people.
 fn ended(cli: &Cli, document: &Document, report: impl FnOnce() -> Report) -> Result<Exit, Report> {
     let report = report();
@@ -91,7 +121,10 @@ fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Res
     match log {
         // What was followed holds the text already.
         Printed::Something => {}
-        Printed::Nothing => print_text(cli, result)?,
+        Printed::Nothing => {
+            let text = result.final_text.as_deref().or(result.output_tail.as_deref());
+            print_text(cli, text.unwrap_or_default())?;
+        }
     }
     if result.truncated {
         // Neither the status nor the text shows it.
@@ -108,8 +141,7 @@ fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Res
     .about(result.task))
 }
 
-fn print_text(cli: &Cli, result: &TaskResult) -> Result<(), Report> {
-    let text = result.final_text.as_deref().or(result.output_tail.as_deref()).unwrap_or_default();
+fn print_text(cli: &Cli, text: &str) -> Result<(), Report> {
     let as_it_is = cli.raw && !io::stdout().is_terminal();
     let mut text = if as_it_is { text.to_owned() } else { visible(text, Breaks::Keep) };
     if !text.is_empty() && !text.ends_with('\n') {

@@ -8,6 +8,7 @@ use dispatch_core::protocol::result::TaskResult;
 use dispatch_core::protocol::seal::{RawEnvelope, seal};
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2;
 use dispatch_ledger::{Filed, LedgerError, TaskBrief, TaskKey};
 use dispatch_node::job::{JobDir, Outcome, Stop, StopWhy};
 use dispatch_spool::layout::{File, LaneFile};
@@ -15,7 +16,7 @@ use dispatch_spool::share::Share;
 use std::time::{Duration, Instant};
 
 use crate::filing::{self, AnswerTask, FileTask, Log, Mirrors, WhatStands};
-use crate::home::PeerHome;
+use crate::home::{Home, PeerHome};
 use crate::node::{CONTAINED_FOR, Leave, Node, Reach};
 use crate::pass::After;
 use crate::recipes::{self, OrderFacts};
@@ -106,7 +107,7 @@ impl Node {
             return Ok(None);
         };
         let Some(envelope) = self.ledger.envelope(key)? else { return Ok(None) };
-        let Some(task) = stored_task(&envelope) else { return Ok(None) };
+        let Some(task) = stored_task(&self.home, key, &envelope) else { return Ok(None) };
         let facts = OrderFacts {
             node: &self.home.node,
             from: &key.from,
@@ -207,7 +208,7 @@ impl Node {
         let Some(peer) = self.home.peers.get(&key.from) else { return Ok(()) };
         let Some(envelope) = self.ledger.envelope(key)? else { return Ok(()) };
         let place = filed_as(brief);
-        let terms = match (place, peer.ring_in.signing()) {
+        let terms = match (place, peer.ring_terms.signing()) {
             (Filed::PendingAck, Some(signing)) => {
                 self.ledger.terms(key)?.map(|payload| seal(Kind::Terms, &payload, &[signing]))
             }
@@ -227,16 +228,16 @@ impl Node {
     fn answer(&mut self, brief: &TaskBrief) -> Result<(), Leave> {
         let key = &brief.key;
         let Some(peer) = self.home.peers.get(&key.from) else { return Ok(()) };
-        let Some(signing) = peer.ring_in.signing() else { return Ok(()) };
         let (Some(payload), Some(envelope)) = (self.ledger.result(key)?, self.ledger.envelope(key)?) else {
             return Ok(());
         };
+        let Some((result, is_mine)) = answer_of(peer, payload) else { return Ok(()) };
         let job = AnswerTask {
             key: key.clone(),
             lane: peer.lane_in.clone(),
             envelope,
-            result: seal(Kind::Result, &payload, &[signing]),
-            is_mine: is_mine(peer, payload),
+            result,
+            is_mine,
             log: self.log_of(key)?,
         };
         let handed = self.workers.submit(&Place::Peer(key.from.clone()), move |share| {
@@ -281,9 +282,25 @@ pub(crate) fn filed_as(brief: &TaskBrief) -> Filed {
 }
 
 /// The task in bytes that were verified when they were accepted: the key that sealed them may be retired since.
-pub(crate) fn stored_task(envelope: &[u8]) -> Option<Task> {
+pub(crate) fn stored_task(home: &Home, key: &TaskKey, envelope: &[u8]) -> Option<Task> {
+    if let Some(bounds) = home.bounds(&key.from) {
+        return v2::read_stored(envelope, home.cluster, bounds).map(|(task, _)| task);
+    }
     let raw = RawEnvelope::read(Kind::Task, envelope).ok()?;
     Task::from_stored(raw.unverified_payload()).ok()
+}
+
+/// The file of a result as its reader expects it, and what tells it from other bytes. `None` without a key to seal with.
+fn answer_of(peer: &PeerHome, payload: Vec<u8>) -> Option<(Vec<u8>, filing::IsMine)> {
+    if peer.flat.is_some() {
+        let flat = v2::write_result(&TaskResult::from_stored(&payload).ok()?);
+        let mine = flat.clone();
+        // Nobody signs it, so only the very same bytes are mine.
+        let is_mine = move |bytes: &[u8]| if bytes == mine { WhatStands::Mine } else { WhatStands::Foreign };
+        return Some((flat, Box::new(is_mine)));
+    }
+    let signing = peer.ring_in.signing()?;
+    Some((seal(Kind::Result, &payload, &[signing]), is_mine(peer, payload)))
 }
 
 /// Tells my own result, sealed another day, from somebody else's bytes.

@@ -96,6 +96,7 @@ pub(crate) fn look(
         require_ack: task.require_ack,
         require_dangerous: task.require_dangerous,
         dangerous_allowed: peer.allow_dangerous && profile.has_unrestricted_mode(),
+        metered_allowed: peer.allow_metered,
         peer_gate: peer.gate,
         gate_limits: home.config.approve.gate,
         backend: route.map(|route| route.facts(recipes::limits(profile, task).timeout_s)),
@@ -139,6 +140,7 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
+        metered_allowed: true,
         peer_gate: PeerGate::Policy,
         gate_limits: GateLimits::default(),
         backend: Some(backend),
@@ -156,7 +158,7 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
     }
     // The sender's own bound for this branch of the tree holds for every attempt, not for the first look alone. It only
     // makes the answer stricter, so it is read when there is something to lose.
-    let stored = tx.envelope(&row.key)?.and_then(|envelope| stored_task(&envelope));
+    let stored = tx.envelope(&row.key)?.and_then(|envelope| stored_task(home, &row.key, &envelope));
     Ok(match stored.map(|task| lineage_of(&task)) {
         Some(lineage) if lineage.budget_usd.is_some() => {
             admit(&Proposal { lineage, ..proposal }, &view, Look::Budget)

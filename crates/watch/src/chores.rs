@@ -11,6 +11,7 @@ use dispatch_core::protocol::payload::Kind;
 use dispatch_core::protocol::seal::{RawEnvelope, SignatureError};
 use dispatch_core::protocol::task::Callback;
 use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
+use dispatch_core::protocol::v2::FlatRing;
 use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
 use dispatch_node::clock;
 use dispatch_node::job::JobDir;
@@ -76,6 +77,7 @@ struct Round {
     lane_in: Lane,
     lane_out: Lane,
     keys: LaneRing,
+    flat: Option<FlatRing>,
     cluster: uuid::Uuid,
     node: NodeName,
     now: Timestamp,
@@ -84,6 +86,7 @@ struct Round {
     /// What an approver must find, and the keys it is sealed with.
     waiting: Vec<Waiting>,
     keys_in: LaneRing,
+    keys_terms: LaneRing,
     pending: Option<Pending>,
     clear: Clear,
     /// Answered tasks that were looked at before; `None`: nobody is to be told of any.
@@ -93,8 +96,16 @@ struct Round {
 /// A task that waits for a person, by what its files must hold.
 struct Waiting {
     id: TaskId,
-    task: Digest,
+    task: TaskFile,
     terms: Option<Digest>,
+}
+
+/// How the file of a waiting task is known.
+enum TaskFile {
+    /// By its payload, whatever key sealed it.
+    Sealed(Digest),
+    /// By all its bytes: more of a flat task is shown to approvers than its signature covers.
+    Flat(Digest),
 }
 
 /// What `pending.json` is to say.
@@ -144,12 +155,14 @@ impl Node {
             lane_in: home.lane_in.clone(),
             lane_out: home.lane_out.clone(),
             keys: home.ring_out.clone(),
+            flat: home.flat.as_ref().map(|flat| flat.ring.clone()),
             cluster: self.home.cluster,
             node: self.home.node.clone(),
             now,
             expected: self.expected(peer)?,
             waiting: self.waiting(peer)?,
             keys_in: home.ring_in.clone(),
+            keys_terms: home.ring_terms.clone(),
             pending: self.pending_summary(peer)?,
             clear,
             looked_at: self
@@ -185,8 +198,14 @@ impl Node {
 
     fn waiting(&self, peer: &NodeName) -> Result<Vec<Waiting>, LedgerError> {
         let waiting = self.ledger.waiting()?;
-        let of_peer = waiting.into_iter().filter(|row| row.key.from == *peer);
-        Ok(of_peer.map(|row| Waiting { id: row.key.id, task: row.digest, terms: row.terms_sha256 }).collect())
+        let is_flat = self.home.bounds(peer).is_some();
+        let mut shown = Vec::new();
+        for row in waiting.into_iter().filter(|row| row.key.from == *peer) {
+            let file = if is_flat { self.ledger.envelope(&row.key)? } else { None };
+            let task = file.map_or(TaskFile::Sealed(row.digest), |file| TaskFile::Flat(Digest::of(&file)));
+            shown.push(Waiting { id: row.key.id, task, terms: row.terms_sha256 });
+        }
+        Ok(shown)
     }
 
     /// `pending.json`, when it says something new.
@@ -227,7 +246,9 @@ impl Node {
             tracing::debug!(error = %dispatch_node::report::one_line(&error), "a chore failed; it is done again");
             self.chores.pending_shown.remove(&news.peer);
         }
-        if !news.missing.is_empty() || !news.upkeep.unanswered.is_empty() || !news.done.is_empty() {
+        let upkeep = &news.upkeep;
+        let told = upkeep.unanswered.len().saturating_add(upkeep.flushed.unknown.len());
+        if !news.missing.is_empty() || told > 0 || !news.done.is_empty() {
             self.chores.news.push(news);
         }
     }
@@ -314,8 +335,14 @@ impl Round {
         if !self.state.send(&self.lane_out).is_dir() {
             return Ok(());
         }
-        let mail =
-            Mailbox { share, keys: &self.keys, cluster: self.cluster, node: &self.node, now: self.now };
+        let mail = Mailbox {
+            share,
+            keys: &self.keys,
+            flat: self.flat.as_ref(),
+            cluster: self.cluster,
+            node: &self.node,
+            now: self.now,
+        };
         let outgoing = Outgoing::at(&self.state, &self.lane_out);
         // A sender that holds the lock flushes by itself.
         if let Some(locked) = outgoing.lock_if_free()? {
@@ -325,9 +352,10 @@ impl Round {
         if records.is_empty() {
             return Ok(());
         }
-        let heard: BTreeSet<TaskId> =
-            outgoing.hear_all(&mail, &records)?.into_iter().map(|answer| answer.id).collect();
-        upkeep.answered = heard.iter().copied().collect();
+        let all = outgoing.hear_all(&mail, &records)?;
+        upkeep.answered = all.answers.iter().map(|answer| answer.id).collect();
+        upkeep.unverified = all.unverified;
+        let heard: BTreeSet<TaskId> = upkeep.answered.iter().chain(&upkeep.unverified).copied().collect();
         for record in records.iter().filter(|record| !heard.contains(&record.id)) {
             if self.now >= record.answer_by {
                 if record.unanswered_at.is_none() {
@@ -338,7 +366,9 @@ impl Round {
                 }
             } else if record.is_put_back_due(&mail) {
                 match outgoing.put_back(&mail, record)? {
-                    Delivered::Published | Delivered::Conflict => upkeep.put_back.push(record.id),
+                    Delivered::Published | Delivered::Conflict | Delivered::Unknown => {
+                        upkeep.put_back.push(record.id);
+                    }
                 }
             }
         }
@@ -382,10 +412,15 @@ impl Round {
         // Decided meanwhile: its files move on.
         let Some(waiting) = self.waiting.iter().find(|waiting| waiting.id == id) else { return true };
         let lane = &self.lane_in;
-        stands(share, &File::pending(lane, id), Kind::Task, waiting.task, &self.keys_in)
-            && waiting
-                .terms
-                .is_none_or(|terms| stands(share, &File::terms(lane, id), Kind::Terms, terms, &self.keys_in))
+        let file = File::pending(lane, id);
+        let task_stands = match waiting.task {
+            TaskFile::Sealed(digest) => stands(share, &file, Kind::Task, digest, &self.keys_in),
+            TaskFile::Flat(digest) => is_there(share, &file, Kind::Task, |bytes| Digest::of(bytes) == digest),
+        };
+        task_stands
+            && waiting.terms.is_none_or(|terms| {
+                stands(share, &File::terms(lane, id), Kind::Terms, terms, &self.keys_terms)
+            })
     }
 
     fn show_pending(&self, share: &dyn Share) -> Result<(), ShareError> {
@@ -416,6 +451,15 @@ impl Round {
 
 /// Whether a file holds that very payload, sealed with a key of the lane. What cannot be read now is taken to stand.
 fn stands(share: &dyn Share, file: &File, kind: Kind, payload: Digest, keys: &LaneRing) -> bool {
+    is_there(share, file, kind, |bytes| {
+        let Ok(raw) = RawEnvelope::read(kind, bytes) else { return false };
+        let is_same = Digest::of(raw.unverified_payload()) == payload;
+        is_same && matches!(raw.verify_lane(keys), Ok(_) | Err(SignatureError::Retired))
+    })
+}
+
+/// Whether a file's bytes are the ones meant. What cannot be read now is taken to stand.
+fn is_there(share: &dyn Share, file: &File, kind: Kind, is_it: impl FnOnce(&[u8]) -> bool) -> bool {
     let limit = u64::try_from(kind.envelope_bytes_max()).unwrap_or(u64::MAX);
     let bytes = match share.read(file, limit) {
         Ok(bytes) => bytes,
@@ -426,9 +470,7 @@ fn stands(share: &dyn Share, file: &File, kind: Kind, payload: Digest, keys: &La
             );
         }
     };
-    let Ok(raw) = RawEnvelope::read(kind, &bytes) else { return false };
-    let is_same = Digest::of(raw.unverified_payload()) == payload;
-    is_same && matches!(raw.verify_lane(keys), Ok(_) | Err(SignatureError::Retired))
+    is_it(&bytes)
 }
 
 /// Notes what the rounds found.
@@ -444,6 +486,10 @@ pub(crate) fn note(tx: &mut Tx<'_>, home: &Home, news: &[News]) -> Result<(), Le
         }
         for task in &round.done {
             telling::done(tx, home, &round.peer, task)?;
+        }
+        for id in &round.upkeep.flushed.unknown {
+            let data = json!({"to": round.peer.as_str(), "id": id.to_string()});
+            tx.audit(&Entry::of("not_published").code("unknown").data(data))?;
         }
     }
     Ok(())

@@ -26,6 +26,8 @@ use crate::running::{self, Reserved};
 pub(crate) enum JudgedWord {
     /// A person's yes or no that counts.
     Decision { key: TaskKey, key16: Hex16, decision: Box<Verified<Decision>>, file: File },
+    /// An approval of a version-2 task that nobody signed, where this node takes such.
+    UnsignedAck { key: TaskKey, terms: Digest, file: File },
     /// The sender takes its task back.
     Cancel { key: TaskKey, control: Box<Verified<Control>>, file: File },
     /// Evidence.
@@ -35,7 +37,7 @@ pub(crate) enum JudgedWord {
 }
 
 /// A file with its bytes, or what its kind alone says.
-fn bytes_of(found: Found) -> Result<(File, Vec<u8>), Box<JudgedWord>> {
+pub(crate) fn bytes_of(found: Found) -> Result<(File, Vec<u8>), Box<JudgedWord>> {
     let Found { file, what } = found;
     let refused = |file, code: ReasonCode| JudgedWord::Refused { file, digest: None, code: code.as_str() };
     Err(Box::new(match what {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use dispatch_core::policy::window::Caps;
 use dispatch_core::protocol::keys::{KeyRing, LaneRing};
 use dispatch_core::protocol::names::{Lane, NodeName};
-use dispatch_node::config::Config;
+use dispatch_core::protocol::v2::{Bounds, FlatRing};
+use dispatch_node::config::{Config, Peer, Version2};
 use dispatch_node::keys::{self, KeyError, Keys};
 use uuid::Uuid;
 
@@ -19,6 +20,16 @@ pub(crate) struct PeerHome {
     pub(crate) ring_in: LaneRing,
     /// Keys of the lane this node sends on: my tasks, its results.
     pub(crate) ring_out: LaneRing,
+    /// Keys that this node's terms on that lane are sealed with: those of the lane, or what is made of a version-2 key.
+    pub(crate) ring_terms: LaneRing,
+    /// Only for a peer of version 2; the rings of its lanes are empty, so that nothing of version 3 opens.
+    pub(crate) flat: Option<FlatPeer>,
+}
+
+/// A peer that speaks version 2.
+pub(crate) struct FlatPeer {
+    pub(crate) ring: FlatRing,
+    pub(crate) allowed: Version2,
 }
 
 /// This watcher.
@@ -45,8 +56,14 @@ impl Home {
         for name in config.peers.keys() {
             let lane_in = Lane::new(name.clone(), config.node.clone());
             let lane_out = lane_in.reversed();
+            let ring = keys.flat(name).cloned();
+            let ring_in = keys.lane(&config.node, &lane_in);
             let home = PeerHome {
-                ring_in: keys.lane(&config.node, &lane_in),
+                ring_terms: ring.as_ref().map_or_else(|| ring_in.clone(), |ring| ring.terms(&lane_in)),
+                flat: ring
+                    .zip(config.peer(name).and_then(Peer::version_2))
+                    .map(|(ring, allowed)| FlatPeer { ring, allowed }),
+                ring_in,
                 ring_out: keys.lane(&config.node, &lane_out),
                 lane_in,
                 lane_out,
@@ -69,6 +86,11 @@ impl Home {
     /// This node's caps.
     pub(crate) fn caps(&self) -> Caps {
         self.config.budget.caps
+    }
+
+    /// What bounds a version-2 peer's tasks; `None` for a peer of version 3 and for one that is no peer any more.
+    pub(crate) fn bounds(&self, from: &NodeName) -> Option<Bounds> {
+        self.peers.get(from)?.flat.as_ref().map(|flat| flat.allowed.bounds)
     }
 
     /// Every peer's pair keys.

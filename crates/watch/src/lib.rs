@@ -31,6 +31,7 @@ mod taking;
 mod telling;
 mod terms;
 mod tripping;
+mod unsigned;
 mod voice;
 mod wake;
 mod workers;

@@ -146,6 +146,8 @@ pub(crate) struct LaneLook {
     pub(crate) rest: Rest,
     pub(crate) controls: Vec<Found>,
     pub(crate) decisions: Vec<(TaskId, Hex16, Found)>,
+    /// Approvals that nobody signed: a version-2 peer's kit makes them.
+    pub(crate) unsigned_acks: Vec<(TaskId, Found)>,
 }
 
 /// What of an inbox a look left unread.
@@ -198,7 +200,15 @@ pub(crate) fn lane(share: &dyn Share, ask: &LaneAsk) -> Result<LaneLook, ShareEr
         .take(SMALL_FILES_MAX)
         .map(|(id, key16, file, kind)| (id, key16, found(share, file, kind, SMALL_BYTES_MAX)))
         .collect();
-    Ok(LaneLook { inbox, rest, controls, decisions })
+    let unsigned_acks = pending
+        .files()
+        .filter_map(|(file, kind)| {
+            let File::Lane(_, LaneFile::UnsignedAck(id)) = file else { return None };
+            Some((*id, found(share, file, kind, SMALL_BYTES_MAX)))
+        })
+        .take(SMALL_FILES_MAX)
+        .collect();
+    Ok(LaneLook { inbox, rest, controls, decisions, unsigned_acks })
 }
 
 fn read_inbox(share: &dyn Share, ask: &LaneAsk, listing: &Listing) -> (Vec<Found>, Rest) {

@@ -31,6 +31,7 @@ use crate::reply::Reply;
 use crate::taking::{self, Judged};
 use crate::telling::Herald;
 use crate::tripping::{self, Stopped, Switches};
+use crate::unsigned;
 use crate::workers::{Done, Place, Workers};
 
 /// Tasks taken in one pass.
@@ -601,6 +602,9 @@ impl Node {
             for found in look.controls {
                 let word = deciding::judge_control(&self.ledger, &self.home, peer, found, now)?;
                 words.push((name.clone(), word));
+            }
+            for found in look.unsigned_acks {
+                words.push((name.clone(), unsigned::judge(&self.ledger, peer, found)?));
             }
             for found in look.decisions {
                 let word = deciding::judge_decision(&self.ledger, &self.home, peer, found, now)?;

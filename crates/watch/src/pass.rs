@@ -26,6 +26,7 @@ use crate::taking::{self, Judged};
 use crate::telling::{self, Batch, Handed};
 use crate::terms;
 use crate::tripping::{self, Stopped, Switches};
+use crate::unsigned;
 
 /// Unanswered refusals handled in one pass (protocol section 4).
 const REFUSALS_MAX: usize = 100;
@@ -336,7 +337,10 @@ impl Node {
         });
         let of_words = seen.words.iter().filter_map(|(_, word)| match word {
             JudgedWord::Refused { code, .. } => Some(*code),
-            JudgedWord::Decision { .. } | JudgedWord::Cancel { .. } | JudgedWord::Later => None,
+            JudgedWord::Decision { .. }
+            | JudgedWord::UnsignedAck { .. }
+            | JudgedWord::Cancel { .. }
+            | JudgedWord::Later => None,
         });
         for code in of_tasks.chain(of_words) {
             self.count_refusal(code);
@@ -415,6 +419,11 @@ fn take_words(
         match word {
             JudgedWord::Decision { key, key16, decision, file } => {
                 contain(tx, &mut after.failed, &key, |tx| deciding::record(tx, &key, key16, &decision))?;
+                decided.insert(key);
+                after.discard.push((peer, file));
+            }
+            JudgedWord::UnsignedAck { key, terms, file } => {
+                contain(tx, &mut after.failed, &key, |tx| unsigned::record(tx, &key, terms))?;
                 decided.insert(key);
                 after.discard.push((peer, file));
             }

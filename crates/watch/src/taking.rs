@@ -16,6 +16,7 @@ use dispatch_core::protocol::task::{Priority, Task, TaskMember};
 use dispatch_core::protocol::terms;
 use dispatch_core::protocol::text::first_chars;
 use dispatch_core::protocol::time::{DAY_MS, Timestamp};
+use dispatch_core::protocol::v2::accept_flat;
 use dispatch_ledger::{
     Entry, LedgerError, NewReservation, NewTask, Position, Reader, Reserving, Seen, TaskKey, Terms, Tx,
 };
@@ -87,7 +88,11 @@ pub(crate) fn judge(
     };
     let me = Me { cluster: home.cluster, node: &home.node, now };
     let place = Place { lane: &peer.lane_in, id };
-    Ok(match accept_task(&bytes, place, &me, &peer.ring_in, seen, &rules) {
+    let verdict = match &peer.flat {
+        Some(flat) => accept_flat(&bytes, place, &me, &flat.ring, flat.allowed.bounds, seen, &rules),
+        None => accept_task(&bytes, place, &me, &peer.ring_in, seen, &rules),
+    };
+    Ok(match verdict {
         TaskVerdict::Accepted(task) => Judged::Good { file: bytes, task },
         TaskVerdict::Refused(refused) => judged_refusal(*refused, bytes, file, key),
     })
@@ -137,8 +142,10 @@ pub(crate) fn take(
         // Steps 3 and 9 looked both up in this very configuration.
         return Err(LedgerError::UnknownTask { key });
     };
-    note_position(tx, &key, (task.stream, task.seq), verified.digest())?;
-    tx.insert_seen(&key, Seen { digest: verified.digest(), until: Some(task.expires.plus_ms(DAY_MS)) })?;
+    if !is_flat(home, &key) {
+        note_position(tx, &key, (task.stream, task.seq), verified.digest())?;
+    }
+    tx.insert_seen(&key, Seen { digest: verified.digest(), until: seen_until(home, &key, task.expires) })?;
     let admission = budget::look(tx, home, task, profile, peer)?;
     let (cost, gates) = match &admission {
         Admission::Queue { cost, .. } | Admission::WaitForRoom { cost, .. } => (*cost, &[][..]),
@@ -198,6 +205,16 @@ fn admitted(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, admission: Admission) -
             finish(tx, home, key, &End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal))))
         }
     }
+}
+
+/// Whether a task came from a version-2 peer: it has no place in a stream.
+fn is_flat(home: &Home, key: &TaskKey) -> bool {
+    home.bounds(&key.from).is_some()
+}
+
+/// Until when a key is kept in the seen-set. One of a version-2 peer is kept for ever: its file says nothing that ends it.
+fn seen_until(home: &Home, key: &TaskKey, expires: Timestamp) -> Option<Timestamp> {
+    (!is_flat(home, key)).then(|| expires.plus_ms(DAY_MS))
 }
 
 fn note_position(
@@ -291,9 +308,12 @@ pub(crate) fn answer(
     why: &Reason,
 ) -> Result<(), LedgerError> {
     let key = TaskKey { from: known.lane.from.clone(), id: known.id };
-    tx.insert_seen(&key, Seen { digest: known.payload_sha256, until: Some(known.expires.plus_ms(DAY_MS)) })?;
+    tx.insert_seen(
+        &key,
+        Seen { digest: known.payload_sha256, until: seen_until(home, &key, known.expires) },
+    )?;
     // A position out of range is shown as 1, and would look like a fork of the first task of the stream.
-    if known.task.is_some() || known.seq != 1 {
+    if !is_flat(home, &key) && (known.task.is_some() || known.seq != 1) {
         note_position(tx, &key, (known.stream, known.seq), known.payload_sha256)?;
     }
     tx.insert_task(&NewTask {

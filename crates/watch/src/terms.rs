@@ -20,7 +20,7 @@ use crate::{budget, recipes, routing, running, taking};
 /// terms of today, what was let through keeps its recipe unless that has lost its ground.
 pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home, failed: &mut Vec<TaskKey>) -> Result<(), LedgerError> {
     for row in tx.waiting()? {
-        let Some(task) = task_of(tx, &row.key)? else { continue };
+        let Some(task) = task_of(tx, home, &row.key)? else { continue };
         contain(tx, failed, &row.key, |tx| {
             if is_gone(home, &task) {
                 return end(tx, home, &row);
@@ -31,7 +31,7 @@ pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home, failed: &mut Vec<TaskKey>) -
         })?;
     }
     for queued in tx.whole_queue()? {
-        let Some(task) = task_of(tx, &queued.key)? else { continue };
+        let Some(task) = task_of(tx, home, &queued.key)? else { continue };
         // Between two attempts it is running, not queued: it ends as it began.
         if queued.state == TaskState::Queued
             && (is_gone(home, &task) || lost_backend(tx, home, &queued.key)?)
@@ -43,8 +43,8 @@ pub(crate) fn recheck(tx: &mut Tx<'_>, home: &Home, failed: &mut Vec<TaskKey>) -
     Ok(())
 }
 
-fn task_of(tx: &Tx<'_>, key: &TaskKey) -> Result<Option<Task>, LedgerError> {
-    Ok(tx.envelope(key)?.and_then(|envelope| stored_task(&envelope)))
+fn task_of(tx: &Tx<'_>, home: &Home, key: &TaskKey) -> Result<Option<Task>, LedgerError> {
+    Ok(tx.envelope(key)?.and_then(|envelope| stored_task(home, key, &envelope)))
 }
 
 fn is_gone(home: &Home, task: &Task) -> bool {

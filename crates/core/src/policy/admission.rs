@@ -64,6 +64,9 @@ fn acceptable(proposal: &Proposal<'_>) -> Result<BackendFacts, Box<Refusal>> {
     if proposal.require_dangerous && !proposal.dangerous_allowed {
         return Err(no(RefusalCode::DangerousNotAllowed));
     }
+    if proposal.billing == Billing::Metered && !proposal.metered_allowed {
+        return Err(no(RefusalCode::MeteredNotAllowed));
+    }
     Ok(backend)
 }
 

@@ -47,7 +47,7 @@ fn sealed(config: &Config, sent: &SentTask, args: &Args, context: &Context) -> R
     let ask = || desk.outgoing.cancel(&desk.mail(), sent.record.id, reason);
     let said = match sender::past_squatting(ask, |asked| *asked == Cancelled::Asked(Delivered::Conflict))? {
         Cancelled::Asked(Delivered::Published) => format!("{} is asked to cancel it", desk.lane.to),
-        Cancelled::Asked(Delivered::Conflict) => {
+        Cancelled::Asked(Delivered::Conflict | Delivered::Unknown) => {
             let why = Error::new(ErrorKind::AlreadyExists, "something else lies at the request's name");
             return Err(Report::new(
                 Exit::ShareUnreachable,

@@ -50,6 +50,14 @@ fn resend(config: &Config, sent: &SentTask, context: &Context) -> Result<Exit, R
             context.say(&format!("{}\t{}", record.id, path.display()))?;
             Ok(Exit::Done)
         }
+        Delivered::Unknown => Err(Report::new(
+            Exit::TaskFailed,
+            format!(
+                "unknown: its id stands on the lane of `{}` already, and nothing is put back there",
+                desk.lane.to
+            ),
+        )
+        .help("its node speaks version 2 and would run it again: look there whether it ran")),
         Delivered::Conflict => {
             Err(Report::new(Exit::ShareUnreachable, "something else lies at its name in the inbox")
                 .help("its reader sets that aside in its next pass; run this again then"))

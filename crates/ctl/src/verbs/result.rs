@@ -55,6 +55,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
                 "its owner sets such things aside and publishes the true one; dispatchctl resend asks for it",
             ))
         }
+        Answering::Unsigned(result) => {
+            context.say_json(&json!({"unverified": true, "code": "unsigned", "status": result.status, "result": value(result.document.as_bytes())}))?;
+            if context.form() == Form::Text {
+                Printing::of(args.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
+            }
+            Err(Report::new(Exit::DoesNotVerify, answer::unsigned_line(&result)).about(id).help(
+                "its node speaks version 2, which signs no answers: look there for what really happened",
+            ))
+        }
         Answering::None => Err(Report::new(Exit::TryLater, "there is no result yet")
             .about(id)
             .help("dispatchctl wait waits for it")),

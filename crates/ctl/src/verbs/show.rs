@@ -2,10 +2,11 @@
 
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::RawEnvelope;
+use dispatch_core::protocol::v2::{Bounds, read_stored};
 use dispatch_core::protocol::{Task, TaskResult, Terms};
 use dispatch_ledger::{AttemptRow, DecisionRow, ReadLedger, TaskRow};
 use dispatch_node::clock;
-use dispatch_node::config::Config;
+use dispatch_node::config::{Config, Peer};
 use dispatch_node::report::{Exit, Form, Report, after_help, say};
 use dispatch_node::term::{Breaks, Colour, Tone, visible};
 use serde_json::{Value, json};
@@ -44,9 +45,10 @@ struct Everything {
 }
 
 impl Everything {
-    fn read(ledger: &ReadLedger, row: &TaskRow) -> Result<Everything, Report> {
+    fn read(config: &Config, ledger: &ReadLedger, row: &TaskRow) -> Result<Everything, Report> {
         let key = &row.key;
-        let task = ledger.envelope(key)?.and_then(|bytes| task_of(&bytes));
+        let bounds = config.peer(&key.from).and_then(Peer::version_2).map(|allowed| allowed.bounds);
+        let task = ledger.envelope(key)?.and_then(|bytes| task_of(config, bounds, &bytes));
         let terms = ledger.terms(key)?.and_then(|payload| Terms::from_stored(&payload).ok());
         let result = ledger.result(key)?;
         Ok(Everything {
@@ -62,7 +64,10 @@ impl Everything {
 }
 
 /// The task in a file that this node verified when it took it.
-fn task_of(envelope: &[u8]) -> Option<Task> {
+fn task_of(config: &Config, bounds: Option<Bounds>, envelope: &[u8]) -> Option<Task> {
+    if let Some(bounds) = bounds {
+        return read_stored(envelope, config.cluster, bounds).map(|(task, _)| task);
+    }
     let envelope = RawEnvelope::read(Kind::Task, envelope).ok()?;
     Task::from_stored(envelope.unverified_payload()).ok()
 }
@@ -71,7 +76,7 @@ fn received(config: &Config, row: &TaskRow, context: &Context) -> Result<Exit, R
     let Some(ledger) = ledger(config)? else {
         return Err(Report::new(Exit::NoSuchTask, "the ledger went away").about(row.key.id));
     };
-    let all = Everything::read(&ledger, row)?;
+    let all = Everything::read(config, &ledger, row)?;
     match context.form() {
         Form::Json => say(&json_of(row, &all).to_string())?,
         Form::Text => text_of(row, &all).iter().try_for_each(|line| say(line))?,
@@ -236,8 +241,13 @@ fn sent_from_here(config: &Config, sent: SentTask, context: &Context) -> Result<
             members.insert("request".into(), json!(task.request));
             let verified = match &answer {
                 Ok(Answering::Verified(answer)) => value(&answer.payload),
-                Ok(Answering::Unverified { .. } | Answering::None) | Err(_) => Value::Null,
+                Ok(Answering::Unverified { .. } | Answering::Unsigned(_) | Answering::None) | Err(_) => {
+                    Value::Null
+                }
             };
+            if let Ok(Answering::Unsigned(result)) = &answer {
+                members.insert("unverified_result".into(), value(result.document.as_bytes()));
+            }
             members.insert("result".into(), verified);
         }
         say(&document.to_string())?;
@@ -248,6 +258,7 @@ fn sent_from_here(config: &Config, sent: SentTask, context: &Context) -> Result<
     say(&format!("{} {} to {}", head("task"), record.id, lane.to))?;
     for (name, text) in [
         ("stands", views::sent_standing(&record, now).to_owned()),
+        ("version", views::version(&record).to_string()),
         ("profile", task.profile.to_string()),
         ("position", format!("{} of stream {}", record.seq, record.stream)),
         ("made", task.created.to_string()),
@@ -262,6 +273,9 @@ fn sent_from_here(config: &Config, sent: SentTask, context: &Context) -> Result<
             say(&format!("{}\n  {}", head("result"), summary(&answer.result)))?;
         }
         Ok(Answering::Unverified { code, .. }) => say(&format!("{}\n  unverified: {code}", head("result")))?,
+        Ok(Answering::Unsigned(result)) => {
+            say(&format!("{}\n  {}", head("result"), answer::unsigned_line(&result)))?;
+        }
         Ok(Answering::None) => {}
         Err(report) => context.tell(&format!("the share cannot be looked at: {}", report.one_line())),
     }

@@ -9,14 +9,15 @@ use dispatch_core::protocol::accept::{
 };
 use dispatch_core::protocol::approvers::Approvers;
 use dispatch_core::protocol::believe::{Belief, believe};
-use dispatch_core::protocol::keys::{KeyRing, LaneRing};
+use dispatch_core::protocol::keys::KeyRing;
 use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::Kind;
 use dispatch_core::protocol::seal::RawEnvelope;
+use dispatch_core::protocol::v2::{Bounds, FlatRing, accept_flat};
 use dispatch_ledger::{ReadLedger, TaskKey};
 use dispatch_node::clock;
-use dispatch_node::config::Config;
+use dispatch_node::config::{Config, Peer};
 use dispatch_node::files::read_limited;
 use dispatch_node::keys::{Keys, approvers_text};
 use dispatch_node::outgoing::Outgoing;
@@ -199,10 +200,15 @@ impl<'a> Judge<'a> {
     fn in_lane(&self, lane: &Lane, of: &LaneFile, bytes: &[u8]) -> Result<Finding, Report> {
         let me = self.me();
         let ring = self.keys.lane(&self.config.node, lane);
+        if let Some(flat) = self.flat(lane) {
+            return self.in_flat_lane(lane, of, bytes, flat);
+        }
         let about = |what: &str, id: TaskId| format!("{what} {id} from {} to {}", lane.from, lane.to);
         let (what, kind, refused) = match of {
             LaneFile::Inbox(id) | LaneFile::Pending(id) | LaneFile::Processing(id) | LaneFile::Done(id) => {
-                let refused = self.task(lane, *id, of, bytes, &ring)?;
+                let refused = self.task(lane, *id, of, |me, place, seen, rules| {
+                    accept_task(bytes, place, me, &ring, seen, rules)
+                })?;
                 (about("task", *id), Kind::Task, refused)
             }
             LaneFile::Cancel(id) => {
@@ -250,9 +256,73 @@ impl<'a> Judge<'a> {
             | LaneFile::ArchivedLog(..)
             | LaneFile::ArchivedResult(..)
             | LaneFile::Artifact(_)
+            | LaneFile::UnsignedAck(_)
+            | LaneFile::Refused(_)
             | LaneFile::Evidence { .. } => {
                 return Ok(Finding::unsealed());
             }
+        };
+        Ok(finding(what, kind, bytes, refused))
+    }
+
+    /// The peer of a lane, where it speaks version 2, with what it is allowed.
+    fn flat(&self, lane: &Lane) -> Option<(&FlatRing, Bounds)> {
+        let peer = if lane.from == self.config.node { &lane.to } else { &lane.from };
+        let allowed = self.config.peer(peer).and_then(Peer::version_2)?;
+        self.keys.flat(peer).map(|ring| (ring, allowed.bounds))
+    }
+
+    /// What lies on a lane of a version-2 peer: flat tasks, and on the way here this node's terms and its approvers' decisions.
+    fn in_flat_lane(
+        &self,
+        lane: &Lane,
+        of: &LaneFile,
+        bytes: &[u8],
+        (ring, bounds): (&FlatRing, Bounds),
+    ) -> Result<Finding, Report> {
+        let about =
+            |what: &str, id: TaskId| format!("version-2 {what} {id} from {} to {}", lane.from, lane.to);
+        let (what, kind, refused) = match of {
+            LaneFile::Inbox(id) | LaneFile::Pending(id) | LaneFile::Processing(id) | LaneFile::Done(id) => {
+                let refused = self.task(lane, *id, of, |me, place, seen, rules| {
+                    // This node may look at what it sent, too: it is judged as its receiver would.
+                    let me = Me { node: &lane.to, ..*me };
+                    accept_flat(bytes, place, &me, ring, bounds, seen, rules)
+                })?;
+                let keyids = ring.accepted.iter().map(|key| key.keyid().to_owned()).collect();
+                return Ok(Finding { keyids, ..finding(about("task", *id), Kind::Task, bytes, refused) });
+            }
+            LaneFile::Terms(id) => {
+                let waiting = self.waiting(lane, *id)?;
+                let terms =
+                    accept_terms(bytes, Place { lane, id: *id }, &self.me(), &ring.terms(lane), waiting);
+                (about("terms of", *id), Kind::Terms, refusal(terms))
+            }
+            LaneFile::Decision(id, key16) => {
+                let waiting = self.waiting(lane, *id)?;
+                let (place, key16) = (Place { lane, id: *id }, key16.to_string());
+                let verdict = accept_decision(bytes, place, &key16, &self.me(), &self.approvers, waiting);
+                (about("decision on", *id), Kind::Decision, refusal(verdict))
+            }
+            LaneFile::Result(id) => {
+                return Ok(Finding { what: about("result of", *id), ..Finding::unsealed() });
+            }
+            LaneFile::UnsignedAck(id) => {
+                return Ok(Finding { what: about("unsigned approval of", *id), ..Finding::unsealed() });
+            }
+            LaneFile::Killswitch
+            | LaneFile::PendingSummary
+            | LaneFile::Tmp(_)
+            | LaneFile::Attachment(_)
+            | LaneFile::Cancel(_)
+            | LaneFile::Progress(_)
+            | LaneFile::Log(_)
+            | LaneFile::ArchivedTask(..)
+            | LaneFile::ArchivedLog(..)
+            | LaneFile::ArchivedResult(..)
+            | LaneFile::Artifact(_)
+            | LaneFile::Refused(_)
+            | LaneFile::Evidence { .. } => return Ok(Finding::unsealed()),
         };
         Ok(finding(what, kind, bytes, refused))
     }
@@ -263,8 +333,7 @@ impl<'a> Judge<'a> {
         lane: &Lane,
         id: TaskId,
         of: &LaneFile,
-        bytes: &[u8],
-        ring: &LaneRing,
+        accept: impl FnOnce(&Me<'_>, Place<'_>, Option<Digest>, &TaskRules<'_>) -> TaskVerdict,
     ) -> Result<Option<Refusal>, Report> {
         let in_inbox = matches!(of, LaneFile::Inbox(_));
         let seen = if in_inbox { self.seen(lane, id)? } else { None };
@@ -279,7 +348,7 @@ impl<'a> Judge<'a> {
             has_workspace: &|name| self.config.workspaces.contains_key(name),
             unsupported: &[],
         };
-        Ok(match accept_task(bytes, Place { lane, id }, &self.me(), ring, seen, &rules) {
+        Ok(match accept(&self.me(), Place { lane, id }, seen, &rules) {
             TaskVerdict::Accepted(_) => None,
             // What was taken stays what it was; time and configuration have gone on since.
             TaskVerdict::Refused(refused) if !in_inbox && refused.known.is_some() => None,

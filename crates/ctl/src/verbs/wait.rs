@@ -6,6 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use dispatch_core::protocol::TaskResult;
+use dispatch_core::protocol::names::TaskId;
+use dispatch_core::protocol::v2::FlatResult;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::durations;
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// The tasks: ids, or at least 4 characters from their beginning or end
     #[arg(required = true)]
     ids: Vec<String>,
+    /// End as the answer of a version-2 peer says, which nobody signs
+    #[arg(long)]
+    accept_unverified: bool,
     /// Print control characters as they are, where standard output is no terminal
     #[arg(long)]
     raw: bool,
@@ -82,6 +87,7 @@ fn sent_from_here(args: &Args, config: &Config, sent: &SentTask, context: &Conte
             desk.outgoing.mark_answered(id, verified.payload().status, clock::now())?;
             finish(args, verified.payload(), verified.bytes(), context)
         }
+        End::Unverified(result) => unsigned(args, id, &result, context),
         End::NotBelieved(refusal) => {
             without("unverified")?;
             let code = refusal.map_or("not_a_regular_file", |refusal| refusal.code.as_str());
@@ -102,6 +108,34 @@ fn sent_from_here(args: &Args, config: &Config, sent: &SentTask, context: &Conte
             Err(Report::new(Exit::Interrupted, "stopped waiting; the task goes on"))
         }
     }
+}
+
+/// The answer of a version-2 peer settles nothing, so waiting ends with 1 unless its word was asked for.
+fn unsigned(args: &Args, id: TaskId, result: &FlatResult, context: &Context) -> Result<Exit, Report> {
+    let exit = match result.known {
+        Some(status) if args.accept_unverified => waiting::exit_of(status),
+        Some(_) | None => Exit::TaskFailed,
+    };
+    let status = if args.accept_unverified { result.status.as_str() } else { "unverified" };
+    if context.form() == Form::Json {
+        let document = value(result.document.as_bytes());
+        context.say_json(
+            &json!({"task": id.to_string(), "status": status, "verified": false, "result": document}),
+        )?;
+        return Ok(exit);
+    }
+    Printing::of(args.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
+    let line = answer::unsigned_line(result);
+    if exit == Exit::Done {
+        context.tell(&line);
+        return Ok(exit);
+    }
+    let report = Report::new(exit, line);
+    Err(if args.accept_unverified {
+        report
+    } else {
+        report.help("--accept-unverified ends as the answer says")
+    })
 }
 
 fn finish(args: &Args, result: &TaskResult, payload: &[u8], context: &Context) -> Result<Exit, Report> {

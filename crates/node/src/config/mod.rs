@@ -4,6 +4,7 @@
 mod backends;
 mod environment;
 mod error;
+mod peers;
 mod places;
 mod read;
 mod section;
@@ -27,6 +28,7 @@ pub use dispatch_core::policy::window::Caps;
 pub use backends::{Backend, Endpoint, Runs};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
+pub use peers::{Peer, Speaks, Version2};
 pub use places::{default_config_file, default_state_dir};
 
 pub use crate::job::AgentKind;
@@ -98,21 +100,6 @@ pub enum Origin {
     Variable(&'static str),
     /// The built-in default.
     Default,
-}
-
-/// A node this one speaks with.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Key files: the first signs, all verify.
-    pub keys: Vec<PathBuf>,
-    /// Key files whose signatures are refused as retired.
-    pub retired: Vec<PathBuf>,
-    /// Key file of the outgoing lane alone, for people who may send but not hold the pair key.
-    pub lane_key: Option<PathBuf>,
-    /// Which tasks of it a person must see first.
-    pub gate: PeerGate,
-    /// Whether it may ask for a profile's unrestricted mode.
-    pub allow_dangerous: bool,
 }
 
 /// `[watch]`: how the share is watched.

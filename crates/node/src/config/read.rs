@@ -10,9 +10,10 @@ use toml::de::DeTable;
 use super::backends::{backends, check_endpoints, endpoints};
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
+use super::peers::peers;
 use super::section::{Section, Source, quoted};
 use super::tables::{
-    approve, budget, check_workspaces, exec, killswitch, limits, notify, peers, profiles, watch, workspaces,
+    approve, budget, check_workspaces, exec, killswitch, limits, notify, profiles, watch, workspaces,
 };
 use super::values::{absolute_path, plain_path, variable};
 use super::{Config, Origin, Peer, places};

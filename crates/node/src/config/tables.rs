@@ -1,25 +1,24 @@
 //! The tables of the file, one function for each.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::SdkUse;
-use dispatch_core::protocol::names::{Name, NodeName};
+use dispatch_core::protocol::names::Name;
 
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::section::{Flag, Section, quoted};
 use super::values::{
-    absolute_path, agent_kind, argument, billing, peer_gate, plain_path, positive_usd, strategy, variable,
+    absolute_path, agent_kind, argument, billing, plain_path, positive_usd, strategy, variable,
     variable_name, whole, word,
 };
 use super::{
     AgentKind, Approve, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch, Limits, Notify,
-    Origin, Peer, Profile, Watch,
+    Origin, Profile, Watch,
 };
 
 /// Most attempts at once.
@@ -28,40 +27,6 @@ pub(super) const PARALLEL_MAX: u64 = 1_024;
 const TIMEOUT_S_MAX: u64 = 86_400;
 /// Largest log cap of the protocol, section 3.
 const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-
-pub(super) fn peers(
-    top: &mut Section<'_>,
-    dir: &Path,
-    node: &NodeName,
-    effective: &mut Vec<Effective>,
-) -> Result<BTreeMap<NodeName, Peer>, ConfigError> {
-    let mut peers = BTreeMap::new();
-    for (name, mut section) in top.children("peer")? {
-        let bad = |section: &Section<'_>, why: &dyn Display| {
-            section.error_at("", Problem::value(format!("peer.{name}"), why))
-        };
-        let peer_name = NodeName::new(&name).map_err(|why| bad(&section, &why))?;
-        if peer_name == *node {
-            return Err(bad(&section, &"a node is not its own peer"));
-        }
-        let keys = section.texts("keys", |text| plain_path(text).map(|path| dir.join(path)))?;
-        let lane_key = section.text("lane_key", |text| plain_path(text).map(|path| dir.join(path)))?;
-        if keys.is_empty() && lane_key.is_none() {
-            return Err(section.missing("keys"));
-        }
-        section.number_or::<u8>("schema", 3..=3, 3)?;
-        let peer = Peer {
-            keys,
-            retired: section.texts("retired", |text| plain_path(text).map(|path| dir.join(path)))?,
-            lane_key,
-            gate: section.text_or("gate", "policy", peer_gate)?,
-            allow_dangerous: section.flag_or("allow_dangerous", Flag::False)?,
-        };
-        peers.insert(peer_name, peer);
-        effective.append(&mut section.finish()?);
-    }
-    Ok(peers)
-}
 
 pub(super) fn watch(
     mut section: Section<'_>,

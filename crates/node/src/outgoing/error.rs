@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dispatch_core::protocol::names::{Lane, TaskId};
+use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
 use dispatch_spool::ShareError;
 
 use crate::files::FileError;
@@ -44,6 +44,22 @@ pub enum OutgoingError {
         /// The id.
         id: TaskId,
     },
+    /// A version-2 peer runs a file again whenever it reappears.
+    #[error("nothing is put back for `{peer}`, which speaks version 2: it would run task {id} again")]
+    NeverPutBack {
+        /// The task.
+        id: TaskId,
+        /// The peer.
+        peer: NodeName,
+    },
+    /// Version 2 has no cancel.
+    #[error("task {id} cannot be cancelled: `{peer}` speaks version 2, which knows no cancel")]
+    NoCancel {
+        /// The task.
+        id: TaskId,
+        /// The peer.
+        peer: NodeName,
+    },
     /// No stream can be drawn.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -67,6 +83,7 @@ impl Explain for OutgoingError {
             OutgoingError::Busy { .. } => Exit::TryLater,
             OutgoingError::NoKey { .. } => Exit::Config,
             OutgoingError::NoSuchTask { .. } => Exit::NoSuchTask,
+            OutgoingError::NeverPutBack { .. } | OutgoingError::NoCancel { .. } => Exit::NotPermitted,
         }
     }
 
@@ -81,6 +98,12 @@ impl Explain for OutgoingError {
             }
             OutgoingError::NoKey { lane } => Some(format!("add keys to [peer.{}] in dispatch.toml", lane.to)),
             OutgoingError::Share(error) => error.help(),
+            OutgoingError::NeverPutBack { peer, .. } => Some(format!(
+                "look on `{peer}` whether it ran; send it anew with dispatch-send if it is safe to"
+            )),
+            OutgoingError::NoCancel { peer, .. } => Some(format!(
+                "end it on `{peer}` itself, or stop its lane with dispatchctl kill --lane before it starts"
+            )),
             OutgoingError::File(_) | OutgoingError::NoSuchTask { .. } | OutgoingError::NoRandomness(_) => {
                 None
             }

@@ -9,11 +9,13 @@ use dispatch_core::protocol::payload::{Payload, PayloadError};
 use dispatch_core::protocol::seal::{RawEnvelope, seal};
 use dispatch_core::protocol::text::first_bytes;
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2::FlatRing;
 use dispatch_core::protocol::{Control, Task};
 use dispatch_spool::{ErrorKind, File, Share};
 use uuid::Uuid;
 
 use super::error::OutgoingError;
+use super::flat;
 use super::record::{Record, RecordPlace};
 use super::{Outgoing, touch};
 
@@ -23,8 +25,10 @@ use super::{Outgoing, touch};
 pub struct Mailbox<'a> {
     /// The share.
     pub share: &'a dyn Share,
-    /// The keys of the outgoing lane.
+    /// The keys of the outgoing lane; none for a version-2 peer.
     pub keys: &'a LaneRing,
+    /// The keys of a version-2 peer; `None` for one of version 3.
+    pub flat: Option<&'a FlatRing>,
     /// The cluster.
     pub cluster: Uuid,
     /// This node.
@@ -41,6 +45,9 @@ pub enum Delivered {
     Published,
     /// Something else stands there; its reader sets it aside in its next pass.
     Conflict,
+    /// It was not published: its id stands somewhere on the lane of a version-2 peer, which runs a file again whenever it
+    /// reappears. Whether it ran, or will, is not known.
+    Unknown,
 }
 
 impl Mailbox<'_> {
@@ -51,8 +58,11 @@ impl Mailbox<'_> {
     /// Publishes a record's cancel, if there is one, and then its task: so even a task that is only published now ends
     /// cancelled, and its position in the stream is filled.
     pub(super) fn deliver(&self, lane: &Lane, record: &Record) -> Result<Delivered, OutgoingError> {
+        if record.is_flat() {
+            return flat::deliver(self.share, lane, record);
+        }
         if let Some(control) = &record.cancel
-            && self.publish::<Control>(lane, &File::cancel(lane, record.id), control)? == Delivered::Conflict
+            && self.publish::<Control>(lane, &File::cancel(lane, record.id), control)? != Delivered::Published
         {
             return Ok(Delivered::Conflict);
         }
@@ -101,8 +111,11 @@ impl Outgoing {
     /// does not need, and publishes its answer again if that went missing.
     ///
     /// # Errors
-    /// The share's refusal.
+    /// The share's refusal; a task for a version-2 peer, which would run it again.
     pub fn put_back(&self, mail: &Mailbox<'_>, record: &Record) -> Result<Delivered, OutgoingError> {
+        if record.is_flat() {
+            return Err(OutgoingError::NeverPutBack { id: record.id, peer: self.lane.to.clone() });
+        }
         let delivered = mail.deliver(&self.lane, record)?;
         if record.place == RecordPlace::Sent {
             touch(&self.sent_path(record.id), mail.now)?;
@@ -118,6 +131,9 @@ impl Outgoing {
     pub fn cancel(&self, mail: &Mailbox<'_>, id: TaskId, reason: &str) -> Result<Cancelled, OutgoingError> {
         let locked = self.lock()?;
         let record = self.record(id)?.ok_or(OutgoingError::NoSuchTask { id })?;
+        if record.is_flat() {
+            return Err(OutgoingError::NoCancel { id, peer: self.lane.to.clone() });
+        }
         if record.answered.is_some() {
             return Ok(Cancelled::AnsweredBefore);
         }

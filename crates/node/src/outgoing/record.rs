@@ -4,12 +4,14 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use dispatch_core::protocol::limits::{OUTPUT_BYTES_MAX, TIMEOUT_S_MAX};
 use dispatch_core::protocol::names::{Digest, TaskId, canonical_uuid};
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::seal::RawEnvelope;
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::protocol::v2;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,6 +23,8 @@ use crate::files::{FileError, read_limited};
 const RECORD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Its format.
 const SCHEMA: u32 = 1;
+/// What was sent is shown as it was sent.
+const OWN_BOUNDS: v2::Bounds = v2::Bounds { timeout_s: TIMEOUT_S_MAX, max_output_bytes: OUTPUT_BYTES_MAX };
 
 /// A sealed task with what its record repeats of it.
 #[derive(Clone, Debug)]
@@ -37,7 +41,7 @@ pub struct Sealed {
     pub expires: Timestamp,
     /// Until when an answer may come.
     pub answer_by: Timestamp,
-    /// The envelope.
+    /// The file: an envelope, or for a version-2 peer the flat task.
     pub envelope: Vec<u8>,
 }
 
@@ -90,12 +94,15 @@ pub struct Record {
     pub expires: Timestamp,
     /// Until when an answer may come.
     pub answer_by: Timestamp,
-    /// The envelope as it was made.
+    /// The file as it was made: an envelope, or for a version-2 peer the flat task.
     pub envelope: Vec<u8>,
     /// The payload of the cancel that a person asked for.
     pub cancel: Option<Vec<u8>>,
     /// Something else lay at its name for too long.
     pub conflict: bool,
+    /// It was left in the outbox and its id already stood on the lane of a version-2 peer: whether it was taken is unknown,
+    /// and it is never published again.
+    pub unknown: bool,
     /// Its answer.
     pub answered: Option<Answered>,
     /// When it was said that none came.
@@ -119,11 +126,18 @@ impl Record {
             envelope,
             cancel: None,
             conflict: false,
+            unknown: false,
             answered: None,
             unanswered_at: None,
             place: RecordPlace::Outbox,
             touched: crate::clock::now(),
         }
+    }
+
+    /// True for a task of a version-2 peer.
+    #[must_use]
+    pub fn is_flat(&self) -> bool {
+        v2::is_flat(&self.envelope)
     }
 
     /// The exact bytes that were sealed. They are this node's own, so they need no key.
@@ -142,11 +156,19 @@ impl Record {
         }
     }
 
-    /// The task.
+    /// The task. A flat one names no cluster.
     ///
     /// # Errors
     /// As [`Record::payload`].
     pub fn task(&self) -> Result<Task, OutgoingError> {
+        if self.is_flat() {
+            let damaged = || OutgoingError::Damaged {
+                path: sent_name(self.id).into(),
+                source: "it is no task of version 2 that was sent from here".into(),
+            };
+            let read = v2::read_stored(&self.envelope, Uuid::nil(), OWN_BOUNDS).ok_or_else(damaged)?;
+            return if Digest::of(&read.1) == self.task_sha256 { Ok(read.0) } else { Err(damaged()) };
+        }
         Task::from_stored(&self.payload()?)
             .map_err(|error| OutgoingError::Damaged { path: sent_name(self.id).into(), source: error.into() })
     }
@@ -161,6 +183,7 @@ impl Record {
             expires: self.expires.to_string(),
             answer_by: self.answer_by.to_string(),
             conflict: self.conflict,
+            unknown: self.unknown,
             answered: self.answered.map(|answered| RawAnswered {
                 at: answered.at.to_string(),
                 status: answered.status.as_str().to_owned(),
@@ -186,6 +209,9 @@ struct Raw {
     expires: String,
     answer_by: String,
     conflict: bool,
+    // Left out where it is false: records of an earlier release do not have it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    unknown: bool,
     answered: Option<RawAnswered>,
     unanswered_at: Option<String>,
     cancel: Option<String>,
@@ -197,6 +223,10 @@ struct Raw {
 struct RawAnswered {
     at: String,
     status: String,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 type Wrong = Box<dyn std::error::Error + Send + Sync>;
@@ -220,6 +250,7 @@ impl Raw {
             envelope: self.sealed.into_bytes(),
             cancel: self.cancel.map(String::into_bytes),
             conflict: self.conflict,
+            unknown: self.unknown,
             answered: self.answered.map(answered).transpose()?,
             unanswered_at: self.unanswered_at.as_deref().map(Timestamp::parse).transpose()?,
             place,

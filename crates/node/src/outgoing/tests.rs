@@ -39,7 +39,14 @@ impl Desk {
     }
 
     fn mail_at(&self, now: Timestamp) -> Mailbox<'_> {
-        Mailbox { share: &self.share, keys: &self.keys, cluster: CLUSTER, node: &self.lane.from, now }
+        Mailbox {
+            share: &self.share,
+            keys: &self.keys,
+            flat: None,
+            cluster: CLUSTER,
+            node: &self.lane.from,
+            now,
+        }
     }
 
     fn enqueue(&self) -> Record {
@@ -192,12 +199,12 @@ fn only_an_answer_to_exactly_this_task_is_noted() {
     let desk = Desk::new();
     let record = desk.send();
     desk.answer(&record, Digest::of(b"another task"));
-    assert!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().is_empty());
+    assert!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().answers.is_empty());
     let file = File::result(&desk.lane, record.id);
     let heard = desk.mail().hear(&desk.outgoing, &file, &record).unwrap();
     assert!(matches!(heard, Heard::NotBelieved { digest: Some(_), refusal: Some(_) }));
     desk.answer(&record, record.task_sha256);
-    let heard = desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap();
+    let heard = desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().answers;
     assert_eq!(heard.len(), 1);
     let answered = desk.outgoing.record(record.id).unwrap().unwrap().answered.unwrap();
     assert_eq!(answered.status, Status::Rejected);
@@ -211,12 +218,12 @@ fn an_answer_is_heard_while_a_stopped_sender_holds_the_lock_and_noted_once_it_is
     desk.answer(&record, record.task_sha256);
     let locked = desk.outgoing.lock().unwrap();
     let begun = std::time::Instant::now();
-    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().len(), 1);
+    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().answers.len(), 1);
     assert!(begun.elapsed() < Duration::from_secs(5), "the watcher's share thread must not wait for it");
     assert_eq!(desk.outgoing.mark_unanswered_if_free(record.id, desk.mail().now).unwrap(), Noted::Later);
     assert_eq!(desk.outgoing.unanswered().unwrap().len(), 1);
     drop(locked);
-    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().len(), 1);
+    assert_eq!(desk.outgoing.hear_all(&desk.mail(), std::slice::from_ref(&record)).unwrap().answers.len(), 1);
     assert!(desk.outgoing.unanswered().unwrap().is_empty());
 }
 

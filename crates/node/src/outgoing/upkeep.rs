@@ -10,6 +10,7 @@ use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, TaskId};
 use dispatch_core::protocol::result::TaskResult;
 use dispatch_core::protocol::seal::Verified;
+use dispatch_core::protocol::v2::FlatResult;
 use dispatch_spool::{Area, Dir, ErrorKind, File, LIST_ENTRIES_MAX};
 
 use super::error::OutgoingError;
@@ -24,6 +25,8 @@ use crate::files::FileError;
 pub enum Heard {
     /// The answer.
     Answer(Box<Verified<TaskResult>>),
+    /// The answer of a version-2 peer, which nobody signs: it settles nothing.
+    Unverified(Box<FlatResult>),
     /// Something lies at the answer's name that is not to be believed.
     NotBelieved {
         /// The digest of its bytes; `None` where it is no file that can be read.
@@ -33,6 +36,15 @@ pub enum Heard {
     },
     /// Nothing yet.
     Nothing,
+}
+
+/// What a listing of `done/` shows of the tasks that were asked about.
+#[derive(Debug, Default)]
+pub struct AllHeard {
+    /// Answers that are to be believed.
+    pub answers: Vec<Answer>,
+    /// Tasks of version-2 peers beside which an unsigned answer lies.
+    pub unverified: Vec<TaskId>,
 }
 
 /// An answer that was noticed now.
@@ -51,6 +63,8 @@ pub struct Upkeep {
     pub flushed: Flushed,
     /// Tasks whose answer was noticed now.
     pub answered: Vec<TaskId>,
+    /// Tasks of version-2 peers beside which an answer lies that nobody signed; not counted as answered, nor as unanswered.
+    pub unverified: Vec<TaskId>,
     /// Tasks that were put back.
     pub put_back: Vec<TaskId>,
     /// Tasks for which no answer came, told for the first time.
@@ -86,6 +100,12 @@ impl Mailbox<'_> {
 
     /// Judges bytes that were found at the name of a task's answer, in `done/` or in the archive.
     pub fn judge_answer(&self, bytes: &[u8], outgoing: &Outgoing, record: &Record) -> Heard {
+        if record.is_flat() {
+            return match FlatResult::read(bytes, record.id) {
+                Some(result) => Heard::Unverified(Box::new(result)),
+                None => Heard::NotBelieved { digest: Some(Digest::of(bytes)), refusal: None },
+            };
+        }
         let place = Place { lane: outgoing.lane(), id: record.id };
         match believe(bytes, place, &self.me(), self.keys, Some(record.task_sha256)) {
             Belief::Believed(result) => Heard::Answer(result),
@@ -102,21 +122,25 @@ impl Outgoing {
     ///
     /// # Errors
     /// `done/` cannot be listed, or a record not rewritten.
-    pub fn hear_all(&self, mail: &Mailbox<'_>, records: &[Record]) -> Result<Vec<Answer>, OutgoingError> {
+    pub fn hear_all(&self, mail: &Mailbox<'_>, records: &[Record]) -> Result<AllHeard, OutgoingError> {
         let done = mail.share.list(&Dir::lane(self.lane(), Area::Done), LIST_ENTRIES_MAX)?;
         let there: BTreeSet<&File> = done.files().map(|(file, _)| file).collect();
-        let (mut heard, mut noted) = (Vec::new(), Noted::Yes);
+        let (mut heard, mut noted) = (AllHeard::default(), Noted::Yes);
         for record in records {
             let file = File::result(self.lane(), record.id);
             if !there.contains(&file) {
                 continue;
             }
-            if let Heard::Answer(result) = mail.hear(self, &file, record)? {
-                if noted == Noted::Yes {
-                    let answered = Answered { at: mail.now, status: result.payload().status };
-                    noted = self.note_if_free(record.id, |record| record.answered = Some(answered))?;
+            match mail.hear(self, &file, record)? {
+                Heard::Answer(result) => {
+                    if noted == Noted::Yes {
+                        let answered = Answered { at: mail.now, status: result.payload().status };
+                        noted = self.note_if_free(record.id, |record| record.answered = Some(answered))?;
+                    }
+                    heard.answers.push(Answer { id: record.id, result });
                 }
-                heard.push(Answer { id: record.id, result });
+                Heard::Unverified(_) => heard.unverified.push(record.id),
+                Heard::NotBelieved { .. } | Heard::Nothing => {}
             }
         }
         Ok(heard)
@@ -138,8 +162,10 @@ impl Outgoing {
         }
         let records = self.unanswered()?;
         let heard = self.hear_all(mail, &records)?;
-        upkeep.answered = heard.iter().map(|answer| answer.id).collect();
-        for record in records.iter().filter(|record| !upkeep.answered.contains(&record.id)) {
+        upkeep.answered = heard.answers.iter().map(|answer| answer.id).collect();
+        upkeep.unverified = heard.unverified;
+        let heard: BTreeSet<TaskId> = upkeep.answered.iter().chain(&upkeep.unverified).copied().collect();
+        for record in records.iter().filter(|record| !heard.contains(&record.id)) {
             if mail.now >= record.answer_by {
                 if record.unanswered_at.is_none() {
                     match self.mark_unanswered_if_free(record.id, mail.now)? {
@@ -149,7 +175,9 @@ impl Outgoing {
                 }
             } else if record.is_put_back_due(mail) {
                 match self.put_back(mail, record)? {
-                    Delivered::Published | Delivered::Conflict => upkeep.put_back.push(record.id),
+                    Delivered::Published | Delivered::Conflict | Delivered::Unknown => {
+                        upkeep.put_back.push(record.id);
+                    }
                 }
             }
         }
@@ -159,10 +187,12 @@ impl Outgoing {
 }
 
 impl Record {
-    /// True when ten minutes have gone since it was published last, and it can still be taken.
+    /// True when ten minutes have gone since it was published last, and it can still be taken. Never for a version-2 peer.
     #[must_use]
     pub fn is_put_back_due(&self, mail: &Mailbox<'_>) -> bool {
-        mail.now < self.expires && mail.now.since_ms(self.touched).saturating_abs() >= PUT_BACK_MS
+        !self.is_flat()
+            && mail.now < self.expires
+            && mail.now.since_ms(self.touched).saturating_abs() >= PUT_BACK_MS
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) const fn leaves_waiting(&self) -> bool {
-        !matches!(self.heard, Ok(Heard::Answer(_)))
+        !matches!(self.heard, Ok(Heard::Answer(_) | Heard::Unverified(_)))
     }
 }
 
@@ -129,6 +129,9 @@ impl Looker {
     }
 
     fn put_back_if_due(&mut self) {
+        if self.record.is_flat() {
+            return;
+        }
         let mail = self.desk.mail();
         let due = mail.now.since_ms(self.published).saturating_abs() >= PUT_BACK_MS;
         if !due || mail.now >= self.record.expires {

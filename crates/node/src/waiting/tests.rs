@@ -29,6 +29,7 @@ fn desk() -> (tempfile::TempDir, Arc<Desk>, Record) {
         cluster: CLUSTER,
         share: PosixShare::new(root, lane.from.clone()),
         keys: LaneRing { accepted: vec![key], retired: Vec::new() },
+        flat: None,
         pair: None,
         outgoing: Outgoing::open(&state, &lane).unwrap(),
         state,

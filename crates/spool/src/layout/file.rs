@@ -58,6 +58,8 @@ pub enum LaneFile {
     Terms(TaskId),
     /// A person's decision, by the key that signed it.
     Decision(TaskId, Hex16),
+    /// The approval of a version-2 peer's kit, which nobody signs.
+    UnsignedAck(TaskId),
     /// A task that was accepted.
     Processing(TaskId),
     /// How far a task is.
@@ -76,6 +78,8 @@ pub enum LaneFile {
     ArchivedResult(Month, TaskId),
     /// An output.
     Artifact(Digest),
+    /// A task that a version-2 peer's kit refused, where it puts such things.
+    Refused(TaskId),
     /// Something set aside.
     Evidence {
         /// The stem of the name it had.
@@ -140,6 +144,12 @@ impl File {
     #[must_use]
     pub fn decision(lane: &Lane, id: TaskId, key16: Hex16) -> File {
         File::in_lane(lane, LaneFile::Decision(id, key16))
+    }
+
+    /// `<lane>/pending-ack/<id>.ack`.
+    #[must_use]
+    pub fn unsigned_ack(lane: &Lane, id: TaskId) -> File {
+        File::in_lane(lane, LaneFile::UnsignedAck(id))
     }
 
     /// `<lane>/processing/<id>.json`.
@@ -289,12 +299,14 @@ impl File {
             | LaneFile::Pending(_)
             | LaneFile::Terms(_)
             | LaneFile::Decision(..)
+            | LaneFile::UnsignedAck(_)
             | LaneFile::Processing(_)
             | LaneFile::Progress(_)
             | LaneFile::ArchivedTask(..)
             | LaneFile::ArchivedLog(..)
             | LaneFile::ArchivedResult(..)
             | LaneFile::Artifact(_)
+            | LaneFile::Refused(_)
             | LaneFile::Evidence { .. } => return None,
         };
         Some(File::in_lane(lane, archived))
@@ -309,14 +321,16 @@ impl LaneFile {
             LaneFile::Inbox(_) => Area::Inbox,
             LaneFile::Attachment(_) => Area::Attachments,
             LaneFile::Cancel(_) => Area::Control,
-            LaneFile::Pending(_) | LaneFile::Terms(_) | LaneFile::Decision(..) => Area::PendingAck,
+            LaneFile::Pending(_) | LaneFile::Terms(_) | LaneFile::Decision(..) | LaneFile::UnsignedAck(_) => {
+                Area::PendingAck
+            }
             LaneFile::Processing(_) | LaneFile::Progress(_) => Area::Processing,
             LaneFile::Done(_) | LaneFile::Log(_) | LaneFile::Result(_) => Area::Done,
             LaneFile::ArchivedTask(month, _)
             | LaneFile::ArchivedLog(month, _)
             | LaneFile::ArchivedResult(month, _) => Area::ArchiveMonth(*month),
             LaneFile::Artifact(_) => Area::Artifacts,
-            LaneFile::Evidence { .. } => Area::Rejected,
+            LaneFile::Refused(_) | LaneFile::Evidence { .. } => Area::Rejected,
         }
     }
 
@@ -329,11 +343,13 @@ impl LaneFile {
             | LaneFile::Pending(id)
             | LaneFile::Processing(id)
             | LaneFile::Done(id)
+            | LaneFile::Refused(id)
             | LaneFile::ArchivedTask(_, id) => format!("{id}.json"),
             LaneFile::Attachment(digest) | LaneFile::Artifact(digest) => digest.to_string(),
             LaneFile::Cancel(id) => format!("{id}.cancel.json"),
             LaneFile::Terms(id) => format!("{id}.terms.json"),
             LaneFile::Decision(id, key16) => format!("{id}.{key16}.ack"),
+            LaneFile::UnsignedAck(id) => format!("{id}.ack"),
             LaneFile::Progress(id) => format!("{id}.progress.json"),
             LaneFile::Log(id) | LaneFile::ArchivedLog(_, id) => format!("{id}.log"),
             LaneFile::Result(id) | LaneFile::ArchivedResult(_, id) => format!("{id}.result.json"),
@@ -351,6 +367,8 @@ impl LaneFile {
             | LaneFile::Pending(id)
             | LaneFile::Terms(id)
             | LaneFile::Decision(id, _)
+            | LaneFile::UnsignedAck(id)
+            | LaneFile::Refused(id)
             | LaneFile::Processing(id)
             | LaneFile::Progress(id)
             | LaneFile::Done(id)
@@ -373,12 +391,15 @@ impl LaneFile {
         match self {
             LaneFile::PendingSummary => Some(EvidenceOf::Summary),
             LaneFile::Attachment(digest) | LaneFile::Artifact(digest) => Some(EvidenceOf::Content(*digest)),
-            LaneFile::Killswitch | LaneFile::Tmp(_) | LaneFile::Evidence { .. } => None,
+            LaneFile::Killswitch | LaneFile::Tmp(_) | LaneFile::Refused(_) | LaneFile::Evidence { .. } => {
+                None
+            }
             LaneFile::Inbox(_)
             | LaneFile::Cancel(_)
             | LaneFile::Pending(_)
             | LaneFile::Terms(_)
             | LaneFile::Decision(..)
+            | LaneFile::UnsignedAck(_)
             | LaneFile::Processing(_)
             | LaneFile::Progress(_)
             | LaneFile::Done(_)

@@ -113,7 +113,9 @@ fn lane_file(area: Area, text: &str) -> Option<LaneFile> {
         Area::Artifacts => Digest::parse(text).ok().map(LaneFile::Artifact),
         Area::Rejected => {
             let (stem, part) = evidence_part(text, ".json")?;
-            let (of, digest16) = stem.rsplit_once('.')?;
+            let Some((of, digest16)) = stem.rsplit_once('.') else {
+                return id_before(".json").map(LaneFile::Refused);
+            };
             Some(LaneFile::Evidence { of: EvidenceOf::parse(of)?, digest16: Hex16::parse(digest16)?, part })
         }
         // Their names are directories too, so they are read above.
@@ -124,7 +126,7 @@ fn lane_file(area: Area, text: &str) -> Option<LaneFile> {
 fn pending_name(text: &str) -> Option<LaneFile> {
     let id = |text: &str| TaskId::parse_any_version(text).ok();
     if let Some(stem) = text.strip_suffix(".ack") {
-        let (task, key16) = stem.rsplit_once('.')?;
+        let Some((task, key16)) = stem.rsplit_once('.') else { return id(stem).map(LaneFile::UnsignedAck) };
         return Some(LaneFile::Decision(id(task)?, Hex16::parse(key16)?));
     }
     let stem = text.strip_suffix(".json")?;

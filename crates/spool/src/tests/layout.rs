@@ -33,12 +33,14 @@ fn every_file() -> Vec<File> {
         File::pending(&lane, id(1)),
         File::terms(&lane, id(1)),
         File::decision(&lane, id(1), digest16),
+        File::unsigned_ack(&lane, id(1)),
         File::processing(&lane, id(1)),
         File::progress(&lane, id(1)),
         File::done(&lane, id(1)),
         File::log(&lane, id(1)),
         File::result(&lane, id(1)),
         File::artifact(&lane, digest),
+        File::in_lane(&lane, LaneFile::Refused(id(1))),
     ];
     let archived: Vec<File> = files.iter().filter_map(|file| file.archived(month)).collect();
     let evidence: Vec<File> = files.iter().filter_map(|file| file.evidence(digest16)).collect();
@@ -93,10 +95,10 @@ fn anything_else_is_a_stranger() {
                 ".json".into(),
             ],
         ),
-        (Area::PendingAck, vec![format!("{task}.ack"), format!("{task}.0123.ack")]),
+        (Area::PendingAck, vec![format!("{task}.ack.ack"), format!("{task}.0123.ack"), ".ack".into()]),
         (Area::Done, vec![format!("{task}.result"), "archive2".into()]),
         (Area::Archive, vec!["2026-13".into(), "2026-1".into(), "+026-01".into()]),
-        (Area::Rejected, vec![format!("{task}.json"), "x.0123456789abcdef.json".into()]),
+        (Area::Rejected, vec!["x.json".into(), "x.0123456789abcdef.json".into()]),
         (Area::Top, vec!["CLUSTER".into(), "killswitch".into(), "inbox ".into()]),
     ];
     for (area, names) in strangers {

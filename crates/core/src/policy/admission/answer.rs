@@ -168,6 +168,8 @@ pub enum RefusalCode {
     LineageExceeded,
     /// It wants the unrestricted mode, and this node does not allow that to its sender.
     DangerousNotAllowed,
+    /// Its profile is paid by use, and this node does not allow that to its sender.
+    MeteredNotAllowed,
     /// No backend of this node can run it.
     NoEligibleBackend,
     /// Its ceiling is 0 or less, and it is metered.
@@ -186,9 +188,10 @@ pub enum RefusalCode {
 
 impl RefusalCode {
     /// All codes.
-    pub const ALL: [RefusalCode; 9] = [
+    pub const ALL: [RefusalCode; 10] = [
         RefusalCode::LineageExceeded,
         RefusalCode::DangerousNotAllowed,
+        RefusalCode::MeteredNotAllowed,
         RefusalCode::NoEligibleBackend,
         RefusalCode::CeilingTooLow,
         RefusalCode::NoEstimate,
@@ -204,6 +207,7 @@ impl RefusalCode {
         match self {
             RefusalCode::LineageExceeded => "lineage_exceeded",
             RefusalCode::DangerousNotAllowed => "dangerous_not_allowed",
+            RefusalCode::MeteredNotAllowed => "metered_not_allowed",
             RefusalCode::NoEligibleBackend => "no_eligible_backend",
             RefusalCode::CeilingTooLow => "ceiling_too_low",
             RefusalCode::NoEstimate => "no_estimate",

@@ -23,6 +23,7 @@ fn paid() -> Proposal<'static> {
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
+        metered_allowed: true,
         peer_gate: PeerGate::Policy,
         gate_limits: GateLimits::default(),
         backend: Some(BackendFacts::LOCAL),
@@ -127,6 +128,14 @@ fn a_gated_task_is_parked_with_its_reasons_and_reserves_nothing_yet() {
     assert_eq!(gates, [GateReason::RequireAck, GateReason::PeerGate]);
     assert_eq!(cost, Cost { ceiling_usd: Some(usd("2")), estimate_usd: Some(usd("2.5")) });
     assert_eq!(reserved(&admit(&gated, &budget(), Look::Budget)), Some(usd("2.5")));
+}
+
+#[test]
+fn what_is_paid_by_use_is_refused_where_its_sender_may_not_cost_anything() {
+    let unpaid = Proposal { metered_allowed: false, ..paid() };
+    assert_eq!(refused(admit(&unpaid, &budget(), Look::Acceptance)), RefusalCode::MeteredNotAllowed);
+    let free = Proposal { billing: Billing::Free, ..unpaid };
+    assert!(matches!(admit(&free, &budget(), Look::Acceptance), Admission::Queue { reservation: None, .. }));
 }
 
 #[test]

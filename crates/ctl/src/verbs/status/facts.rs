@@ -11,7 +11,7 @@ use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{ReadLedger, TaskFilter, TaskRow, TripRow, Whole};
 use dispatch_node::clock;
-use dispatch_node::config::Config;
+use dispatch_node::config::{Config, Peer};
 use dispatch_node::outgoing::{Outgoing, RecordPlace};
 use dispatch_node::report::Report;
 use dispatch_node::state::{Watched, watched};
@@ -195,6 +195,11 @@ fn tasks(ledger: &ReadLedger) -> Result<Value, Report> {
 fn peers(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<Vec<Value>, Report> {
     let mut peers = Vec::new();
     for name in config.peers.keys() {
+        if config.peer(name).and_then(Peer::version_2).is_some() {
+            // It writes no heartbeat: nothing is known of it, and nothing is wrong.
+            peers.push(json!({"node": name.as_str(), "health": "version 2"}));
+            continue;
+        }
         let Some(row) = ledger.peer(name)? else {
             peers.push(json!({"node": name.as_str(), "health": "unknown"}));
             continue;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use dispatch_core::policy::money::Usd;
 
 use super::*;
-use crate::config::{DEFAULT_FILE, Effective};
+use crate::config::{DEFAULT_FILE, Effective, PeerGate};
 
 const MINIMAL: &str =
     "root = \"/s\"\nnode = \"a\"\nstate = \"/v\"\ncluster = \"00000000-0000-4000-8000-000000000000\"\n";
@@ -78,7 +78,10 @@ fn values_outside_their_rule_are_refused() {
         ("[peer.a]\nkeys = [\"k\"]", "not its own peer"),
         ("[peer.x-to-y]\nkeys = [\"k\"]", "no part between hyphens"),
         ("[peer.b]\n", "`peer.b.keys` is missing"),
-        ("[peer.b]\nkeys=[\"k\"]\nschema = 2", "a whole number from 3 to 3"),
+        ("[peer.b]\nkeys=[\"k\"]\nschema = 1", "a whole number from 2 to 3"),
+        ("[peer.b]\nkeys=[\"k\"]\ntimeout_s = 5", "only a peer with schema = 2 has this"),
+        ("[peer.b]\nkeys=[\"k\"]\nschema = 2\nlane_key = \"l\"", "signs both directions"),
+        ("[peer.b]\nkeys=[\"k\"]\nschema = 2\nallow_metred = true", "did you mean `allow_metered`?"),
         ("[profile.c]\nagent = \"command\"\nbilling = \"free\"", "`profile.c.argv` is missing"),
         ("[workspace.w]\npath = \"x\"", "an absolute path"),
         ("[watch]\nstrategy = \"fast\"", "one of auto, inotify"),
@@ -88,6 +91,22 @@ fn values_outside_their_rule_are_refused() {
     ] {
         assert!(refused(text).contains(expected), "{text}: {}", refused(text));
     }
+}
+
+#[test]
+fn a_version_2_peer_is_held_short_unless_the_file_says_otherwise() {
+    let peer = |more: &str| {
+        let config = checked(&format!("{MINIMAL}[peer.b]\nkeys = [\"k\"]\nschema = 2\n{more}")).unwrap();
+        config.peers.into_values().next().unwrap()
+    };
+    let silent = peer("");
+    assert_eq!((silent.gate, silent.allow_dangerous, silent.allow_metered), (PeerGate::Always, false, false));
+    let allowed = silent.version_2().unwrap();
+    assert_eq!((allowed.unsigned_acks, allowed.bounds.timeout_s), (false, 3_600));
+    assert_eq!(allowed.bounds.max_output_bytes, 2_000_000);
+    let said = peer("gate = \"policy\"\nlegacy_unsigned_acks = true\ntimeout_s = 60\nallow_metered = true\n");
+    assert_eq!((said.gate, said.allow_metered), (PeerGate::Policy, true));
+    assert!(said.version_2().is_some_and(|allowed| allowed.unsigned_acks && allowed.bounds.timeout_s == 60));
 }
 
 #[test]
