@@ -189,6 +189,8 @@ lay_dir "$made_here/bash" "$prefix/share/bash-completion/completions"
 lay_dir "$made_here/zsh" "$prefix/share/zsh/site-functions"
 lay_dir "$made_here/fish" "$prefix/share/fish/vendor_completions.d"
 lay 755 "$here/install.sh" "$prefix/share/dispatch/install.sh"
+# Examples for [notify].
+for file in "$source"/scripts/notify-*.sh; do lay 755 "$file" "$prefix/share/dispatch/${file##*/}"; done
 lay_unit dispatch-watch.service "$prefix/share/systemd/user"
 [ -z "$system" ] || lay_unit dispatch-watch@.service "$system_units"
 
