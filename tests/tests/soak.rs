@@ -86,6 +86,7 @@ impl Side {
              [profile.paid]\nagent = \"command\"\nargv = [\"/bin/sh\", \"-eu\"]\nbilling = \"metered\"\n\
              max_cost_usd = \"0.15\"\novershoot_usd = \"0.05\"\n"
         ));
+        node.only_caps();
         let key = node.approver("ann");
         Self {
             node: node.clone(),

@@ -15,6 +15,10 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::result::{Reason, Status};
 use crate::protocol::time::Timestamp;
 
+mod held;
+
+pub use held::{held, trip_clause};
+
 /// Three sentences for a person, without a full stop at their ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -236,15 +240,21 @@ pub fn wait(wait: &RoomWait) -> Explanation {
             format!("the receiving node's ledger was replaced, and what {named} had spent is not known"),
             format!("{until}, or {OPERATOR} says it with `--month-spent USD`"),
         ),
-        WaitCause::SpendBlocked => Explanation::new(
-            "waits because paid work is blocked",
-            "the receiving node's budget is used up, or what it would run on keeps failing",
-            format!("{OPERATOR} looks at `dispatchctl status`"),
-        ),
+        WaitCause::SpendBlocked => {
+            let key = window.map_or("month_usd", |window| cap_name(window.window()));
+            let next = format!("{OPERATOR} raises `{key}` under [budget]");
+            Explanation::new(
+                "waits because paid work is blocked",
+                format!("{}, and nothing paid starts", room(&named, wait.limit, wait.left, wait.asked)),
+                if until.is_empty() { next } else { format!("{until}, or sooner when {next}") },
+            )
+        }
         WaitCause::SenderHeld => Explanation::new(
             "waits because its sender is held",
             "its sender spent or repeated itself too fast, which is how a runaway looks",
-            format!("{OPERATOR} looks at what it sent"),
+            format!(
+                "{OPERATOR} looks at what it sent (`dispatchctl budget`), then runs `dispatchctl budget resume`"
+            ),
         ),
     }
 }

@@ -6,6 +6,7 @@ mod command;
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::time::Timestamp;
 use dispatch_node::job::{AgentKind, Cost, Order, OutcomeStatus, Reason, Usage};
 
 use crate::ending::{Exit, Haste, Rung};
@@ -55,6 +56,8 @@ pub(crate) struct Answer {
     pub(crate) version: Option<String>,
     /// Its session.
     pub(crate) session_id: Option<String>,
+    /// When the limit of its account resets that ended it.
+    pub(crate) resets_at: Option<Timestamp>,
     /// Permissions it was denied.
     pub(crate) permission_denials: Vec<String>,
 }

@@ -89,6 +89,7 @@ pub(crate) fn spawned(order: &Order, started_at: Timestamp, seen: Seen) -> Outco
         cost: seen.answer.cost,
         usage: seen.answer.usage,
         agent: Some(seen.agent),
+        resets_at: seen.answer.resets_at,
         permission_denials: seen.answer.permission_denials,
         containment: Some(seen.containment),
     }
@@ -150,6 +151,7 @@ fn without_agent(order: &Order, status: OutcomeStatus, reason: Reason) -> Outcom
         cost: None,
         usage: None,
         agent: None,
+        resets_at: None,
         permission_denials: Vec::new(),
         containment: None,
     }

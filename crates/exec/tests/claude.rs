@@ -270,7 +270,8 @@ fn a_limit_of_the_account_is_told_with_its_end() {
     let wall = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1800000000,"rateLimitType":"five_hour"}}"#;
     let end = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"limit reached","total_cost_usd":0}"#;
     let outcome = lab.run(&order(&lab, &format!("echo '{wall}'; echo '{end}'; exit 1")));
-    assert_eq!(ended(&outcome), (OutcomeStatus::Error, "quota"));
+    assert_eq!(ended(&outcome), (OutcomeStatus::Error, "quota_wall"));
+    assert_eq!(outcome.resets_at.unwrap().to_string(), "2027-01-15T08:00:00.000Z");
     assert!(outcome.reason.unwrap().help.contains("2027-01-15T08:00:00"));
 }
 

@@ -1,8 +1,11 @@
 //! How values lie in the ledger's columns. Each has one stored form; any other is corruption, never a default.
 
 use dispatch_core::policy::admission::Billing;
+use dispatch_core::policy::breaker::BreakerCause;
 use dispatch_core::policy::lifecycle::{AttemptState, TaskState};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::safeguards::SpendAction;
+use dispatch_core::policy::velocity::VelocityTrip;
 use dispatch_core::policy::window::WindowKey;
 use dispatch_core::protocol::control::ControlVerb;
 use dispatch_core::protocol::decision::DecisionOutcome;
@@ -73,6 +76,9 @@ word_column!(DecisionOutcome, "outcome of a decision");
 word_column!(ControlVerb, "verb of a control");
 word_column!(NodeState, "state of a node");
 word_column!(KillMode, "mode of a killswitch");
+word_column!(SpendAction, "spend action");
+word_column!(BreakerCause, "cause of a breaker");
+word_column!(VelocityTrip, "trip");
 
 impl FromSql for Col<Timestamp> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

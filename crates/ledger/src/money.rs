@@ -153,8 +153,8 @@ impl Reader {
         self.all("read the postings", sql, (key.map(WindowKey::to_string), limit), read_posting)
     }
 
-    /// What was charged in a window from `since` on, in buckets of `bucket_ms`, oldest first. Buckets in which nothing
-    /// was charged are left out.
+    /// What attempts were charged in a window from `since` on, in buckets of `bucket_ms`, oldest first. Buckets in which
+    /// nothing was charged are left out, and so is what a lost ledger had spent: nobody knows when.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -165,7 +165,7 @@ impl Reader {
         bucket_ms: i64,
     ) -> Result<Vec<SpendBucket>, LedgerError> {
         let sql = "SELECT at - ((at % ?3) + ?3) % ?3 AS start, sum(amount) AS spent FROM postings
-                   WHERE key = ?1 AND target = 'spent' AND at >= ?2 GROUP BY start ORDER BY start";
+                   WHERE key = ?1 AND target = 'spent' AND why = 'settle' AND at >= ?2 GROUP BY start ORDER BY start";
         self.all("read what was spent", sql, (window.to_string(), since.unix_ms(), bucket_ms.max(1)), |row| {
             Ok(SpendBucket { start: get(row, "start")?, spent: get(row, "spent")? })
         })

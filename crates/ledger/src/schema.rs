@@ -8,10 +8,14 @@ use crate::error::LedgerError;
 pub(crate) const APPLICATION_ID: i32 = 0x4453_504C;
 
 /// The migrations, oldest first; the schema's number is how many of them were applied.
-const MIGRATIONS: [&str; 2] = [include_str!("../schema/0001.sql"), include_str!("../schema/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../schema/0001.sql"),
+    include_str!("../schema/0002.sql"),
+    include_str!("../schema/0003.sql"),
+];
 
 /// The newest schema this program knows, the one it writes (`PRAGMA user_version`).
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// The number of a file's schema; 0 = nothing was ever made in it.
 pub(crate) fn version(connection: &Connection) -> Result<u32, LedgerError> {

@@ -251,6 +251,17 @@ impl Node {
         fs::write(self.config_file(), toml::to_string(&all).unwrap()).unwrap();
     }
 
+    /// Sets the safeguards so wide that nothing but caps stops paid work.
+    ///
+    /// # Panics
+    /// When its configuration cannot be written.
+    pub fn only_caps(&self) {
+        self.configure(
+            "[safeguards]\nwarning_ratio = \"1\"\nbaseline_usd = \"1000000\"\nfailure_threshold = 0\n\
+             spend_per_hour_usd = \"1000000\"\ntasks_per_hour = 1000000\nidentical_requests = 1000000\n",
+        );
+    }
+
     /// A command of this node, ready to be started: a clean environment with this node's home.
     #[must_use]
     pub fn command(&self, name: &str) -> Command {

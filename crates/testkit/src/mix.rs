@@ -29,6 +29,7 @@ pub fn cluster(bins: &Bins) -> Cluster {
 /// # Panics
 /// When its configuration cannot be written.
 pub fn configure(node: &Node) {
+    node.only_caps();
     node.configure(
         "[watch]\nheartbeat_s = 1\n[budget]\nrun_usd = \"20\"\nmonth_usd = \"20\"\n\
          [profile.paid]\nagent = \"command\"\nargv = [\"/bin/sh\", \"-eu\"]\nbilling = \"metered\"\n\

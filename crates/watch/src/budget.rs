@@ -12,10 +12,11 @@ use dispatch_core::policy::window::{RunName, WindowKeys};
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::{DAY_MS, Timestamp};
-use dispatch_ledger::{LedgerError, TaskRow, Tx};
+use dispatch_ledger::{LedgerError, QueuedTask, TaskRow, Tx};
 use dispatch_node::config::{Peer, Profile};
 
 use crate::acting::stored_task;
+use crate::guards;
 use crate::home::Home;
 use crate::recipes;
 use crate::routing::{self, Routed};
@@ -44,7 +45,7 @@ fn view(tx: &Tx<'_>, home: &Home, asked: &Asked<'_>) -> Result<BudgetView, Ledge
         caps: home.caps(),
         run: standing,
         runs_per_day: home.config.budget.runs_per_day,
-        paid_work: paid_work(tx, home)?,
+        paid_work: paid_work(tx, home, asked.sender)?,
     })
 }
 
@@ -52,15 +53,20 @@ fn start_of_day(now: Timestamp) -> Timestamp {
     now.next_day().plus_ms(-DAY_MS)
 }
 
-fn paid_work(tx: &Tx<'_>, home: &Home) -> Result<PaidWork, LedgerError> {
+fn paid_work(tx: &Tx<'_>, home: &Home, sender: &NodeName) -> Result<PaidWork, LedgerError> {
     let paid_off = tx.meta()?.paid_off_until.is_some_and(|until| tx.now() < until);
-    Ok(if home.clock_suspect {
-        PaidWork::ClockSuspect
+    if home.clock_suspect {
+        Ok(PaidWork::ClockSuspect)
     } else if paid_off {
-        PaidWork::MonthClosed
+        Ok(PaidWork::MonthClosed)
     } else {
-        PaidWork::Open
-    })
+        guards::paid_work(tx, sender)
+    }
+}
+
+/// The windows of a task in the queue.
+pub(crate) fn view_of(tx: &Tx<'_>, home: &Home, task: &QueuedTask) -> Result<BudgetView, LedgerError> {
+    view(tx, home, &Asked { sender: &task.key.from, run: task.run.as_deref(), root: task.root })
 }
 
 fn lineage_of(task: &Task) -> Lineage {

@@ -1,7 +1,10 @@
 //! The local door: what a person changes of what the watcher owns, applied in the pass's transaction.
 
 use dispatch_core::policy::lifecycle::TaskState;
+use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::{RunName, WindowKey};
 use dispatch_core::protocol::heartbeat::NodeState;
+use dispatch_core::protocol::names::NodeName;
 use dispatch_core::protocol::time::SECOND_MS;
 use dispatch_ledger::{Disposition, Drain, Entry, LedgerError, TaskKey, Tx};
 use dispatch_node::door::{Answer, Claimed, DoorError, Request, Verb};
@@ -9,6 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::deciding;
+use crate::guards;
 use crate::home::Home;
 use crate::tripping::{self, Switches};
 
@@ -132,11 +136,34 @@ fn apply_one(
             let gaps = tx.accept_gaps(from, Some(*stream))?;
             Ok(done(format!("accepted {gaps} gaps of {from}")))
         }
+        Verb::BudgetResume { from, profile } => {
+            let mut lifted = 0;
+            if let Some(profile) = profile {
+                lifted = usize::from(guards::close_breaker(tx, home, profile.as_str())?);
+            }
+            if from.is_some() || profile.is_none() {
+                lifted = lifted.saturating_add(guards::resume(tx, home, from.as_ref(), who)?);
+            }
+            Ok(done(if lifted == 0 { "nothing was held".to_owned() } else { format!("resumed ({lifted})") }))
+        }
+        Verb::BudgetCloseRun { from, run } => close_run(tx, from, run, &request.reason),
         Verb::Reload => {
             asked.reload = true;
             Ok(done("the configuration is being read again"))
         }
     }
+}
+
+/// Closes a run for good: what is reserved in it still settles there, and nothing more is.
+fn close_run(tx: &mut Tx<'_>, from: &NodeName, run: &RunName, reason: &str) -> Result<Answer, LedgerError> {
+    let key = WindowKey::Run { sender: from.clone(), run: run.clone() };
+    let known = tx.window(&key)?;
+    if known.as_ref().is_some_and(|window| window.closed_at.is_some()) {
+        return Ok(done(format!("the run `{run}` of {from} was closed before")));
+    }
+    tx.close_window(&key, reason)?;
+    let spent = known.map_or(Usd::ZERO, |window| window.balance.spent);
+    Ok(done(format!("the run `{run}` of {from} is closed; it had spent {spent} USD")))
 }
 
 /// Moves the node through its maintenance.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acting;
+mod alerts;
 mod args;
 mod attempts;
 mod beat;
@@ -17,6 +18,7 @@ mod door;
 mod driver;
 mod ending;
 mod filing;
+mod guards;
 mod home;
 mod look;
 mod metrics;

@@ -141,6 +141,8 @@ pub(crate) struct Node {
     pub(crate) herald: Herald,
     /// What is counted for the metrics.
     pub(crate) gauges: Gauges,
+    /// The hour of the last spending review; `None` = it is to be made now.
+    pub(crate) reviewed_hour: Option<i64>,
 }
 
 /// Whether every lane that was asked about answered.
@@ -223,6 +225,7 @@ impl Node {
             adopted: 0,
             flooded: BTreeSet::new(),
             gauges: Gauges::default(),
+            reviewed_hour: None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
 use crate::filing::{Alarm, Refuse};
+use crate::guards;
 use crate::home::Home;
 use crate::node::{Leave, Moved, Node, Reach};
 use crate::running::{self, Launch, Turn};
@@ -75,6 +76,8 @@ struct Learned {
     handed: Handed,
     /// It is time to see who of the peers is dead.
     peers_due: bool,
+    /// An hour began, or the limits may be others: the spending is reviewed although nothing was charged.
+    review: bool,
 }
 
 /// What holds for one transaction.
@@ -99,6 +102,9 @@ impl Rules<'_> {
         let may_act = self.may_act && tx.meta()?.recovery.is_none();
         if may_act {
             self.settle(tx, &seen, &mut after.failed)?;
+            if learned.review || !seen.looked.ended.is_empty() {
+                guards::review(tx, self.home)?;
+            }
         }
         let asked = door::apply(tx, self.home, &seen.switches, &seen.claimed)?;
         (after.replies, after.reload) = (asked.replies, asked.reload);
@@ -246,6 +252,7 @@ impl Node {
             || !self.squatted.is_empty()
             || self.has_chore_news()
             || self.recheck_terms
+            || self.is_review_due(seen.now)
             || chores::drain_can_step(&self.ledger, seen.now)?
             || (!self.home.clock_suspect && chores::clock_mark_is_old(&self.ledger.meta()?.clock, seen.now))
             || tripping::is_news(&self.ledger, &seen.switches, self.latch())?
@@ -259,6 +266,11 @@ impl Node {
         let late = !self.home.clock_suspect && self.ledger.next_expiry()?.is_some_and(|at| seen.now >= at);
         let counted = self.refusals.values().any(|(last, count)| is_audit_due(*last, *count, seen.now));
         Ok(late || counted || !late_gaps(&self.ledger, &self.read_to_end, seen.now)?.is_empty())
+    }
+
+    /// True in the first pass, in the first one of an hour, and when the limits may be others.
+    fn is_review_due(&self, now: Timestamp) -> bool {
+        self.reviewed_hour != Some(guards::hour_of(now))
     }
 
     fn free_places(&self) -> Result<usize, LedgerError> {
@@ -287,6 +299,7 @@ impl Node {
             refusals,
             handed: self.herald.hand_over(),
             peers_due,
+            review: self.is_review_due(now),
         };
         seen.looked.ended.retain(|ended| !self.is_contained(&ended.row.key));
         let rules = Rules {
@@ -300,7 +313,10 @@ impl Node {
             share_is_here: self.reach == Reach::Here,
         };
         match self.ledger.write(fence, now, |tx| rules.apply(tx, seen, &learned)) {
-            Ok(after) => Ok(after),
+            Ok(after) => {
+                self.reviewed_hour = Some(guards::hour_of(now)).filter(|_| may_act);
+                Ok(after)
+            }
             Err(error) => {
                 self.moved_since = (!learned.moved.is_empty()).then(Instant::now);
                 self.moved = learned.moved;

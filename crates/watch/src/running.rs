@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::attempts::{Came, Ended};
 use crate::budget;
 use crate::ending::{self, End, finish, reason};
+use crate::guards::{self, Guards};
 use crate::home::Home;
 use crate::pass::contain;
 use crate::{recipes, routing};
@@ -198,6 +199,9 @@ fn close(
             return Ok(());
         }
     }
+    if let Some(status) = end.status {
+        guards::note_ending(tx, home, task, status, closed.outcome)?;
+    }
     let mut entry = Entry::of("ended").task(&row.key).epoch(row.epoch).data(json!({
         "status": end.status.map(Status::as_str), "usd": end.cost.map(|usd| usd.to_string()),
         "basis": end.basis.map(CostBasis::as_str),
@@ -209,12 +213,12 @@ fn close(
     let started = tx.task(&row.key)?.map_or(task.attempts_started, |now| now.attempts_started);
     match attempt::after(facts(task, started), closed.ending) {
         Next::Final { status, money } => {
-            pay(tx, row, &end, money)?;
+            pay(tx, home, row, &end, money)?;
             finish(tx, home, &row.key, &end_of(status, closed))
         }
         Next::Again { otherwise } => {
             let money = if end.cost.is_some() { Money::Settle } else { Money::Release };
-            pay(tx, row, &end, money)?;
+            pay(tx, home, row, &end, money)?;
             match reserve(tx, home, &row.key)? {
                 Reserved::Yes => Ok(()),
                 Reserved::Waits(_) | Reserved::No(_) => {
@@ -241,7 +245,13 @@ fn end_of(status: Status, closed: &Closed<'_>) -> End {
 }
 
 /// Closes the reservation of an attempt, once.
-fn pay(tx: &mut Tx<'_>, row: &AttemptRow, end: &AttemptEnd, money: Money) -> Result<(), LedgerError> {
+fn pay(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &AttemptRow,
+    end: &AttemptEnd,
+    money: Money,
+) -> Result<(), LedgerError> {
     let Some(id) = row.reservation else { return Ok(()) };
     let closing = match (money, end.cost) {
         (Money::Settle, Some(cost)) => tx.settle(id, cost, end.basis.unwrap_or(CostBasis::Reserved))?,
@@ -254,7 +264,7 @@ fn pay(tx: &mut Tx<'_>, row: &AttemptRow, end: &AttemptEnd, money: Money) -> Res
             "usd": end.cost.map(|usd| usd.to_string()), "reserved_usd": amount.map(|usd| usd.to_string()),
         })))?;
     }
-    Ok(())
+    if closing == Closing::Now { guards::note_charge(tx, home, &row.key.from) } else { Ok(()) }
 }
 
 /// Gives a reservation back, where there is one.
@@ -343,25 +353,26 @@ pub(crate) fn lease(
     if turn.free == 0 {
         return Ok(launches);
     }
-    let now = tx.now();
-    let due: Vec<Candidate<TaskKey>> = tx
+    let (now, mut guards) = (tx.now(), Guards::of(tx)?);
+    let queue: BTreeMap<TaskKey, QueuedTask> = tx
         .queue(now)?
-        .iter()
+        .into_iter()
         .filter(|task| task.stop.is_none() && turn.only.is_none_or(|only| only == task.key.id))
         .filter(|task| !is_late(task, now) && !(turn.is_held)(&task.key.from))
-        .map(candidate)
+        .map(|task| (task.key.clone(), task))
         .collect();
+    let due: Vec<Candidate<TaskKey>> = queue.values().map(candidate).collect();
     let mut places = routing::places(tx, &home.config)?;
     // More candidates than free places are asked, because one without money gives its place to the next.
-    for key in choose(&due, due.len(), now) {
+    for task in choose(&due, due.len(), now).iter().filter_map(|key| queue.get(key)) {
         if launches.len() >= turn.free {
             break;
         }
-        if !takes_place(tx, &key, &mut places)? {
+        if !takes_place(tx, &task.key, &mut places)? {
             continue;
         }
-        contain(tx, failed, &key, |tx| {
-            launches.extend(start_one(tx, home, &key)?);
+        contain(tx, failed, &task.key, |tx| {
+            launches.extend(start_one(tx, home, task, &mut guards)?);
             Ok(())
         })?;
     }
@@ -392,9 +403,28 @@ fn takes_place(
     }
 }
 
-fn start_one(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
+fn start_one(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    task: &QueuedTask,
+    guards: &mut Guards,
+) -> Result<Option<Launch>, LedgerError> {
+    let key = &task.key;
+    if let Some(why) = guards.held(tx, home, task)? {
+        return if task.wait_reason.as_deref() == Some(&why) {
+            Ok(None)
+        } else {
+            note_wait(tx, key, &why).map(|()| None)
+        };
+    }
     match reserve(tx, home, key)? {
-        Reserved::Yes => lease_one(tx, key),
+        Reserved::Yes => {
+            let launch = lease_one(tx, key)?;
+            if launch.is_some() {
+                guards.note_start(task);
+            }
+            Ok(launch)
+        }
         Reserved::Waits(why) => note_wait(tx, key, &why).map(|()| None),
         Reserved::No(refusal) => {
             let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::budget;
 use crate::deciding;
 use crate::ending::{End, finish, reason};
+use crate::guards;
 use crate::home::{Home, PeerHome};
 use crate::look::{Found, What};
 use crate::recipes;
@@ -146,6 +147,7 @@ pub(crate) fn take(
         note_position(tx, &key, (task.stream, task.seq), verified.digest())?;
     }
     tx.insert_seen(&key, Seen { digest: verified.digest(), until: seen_until(home, &key, task.expires) })?;
+    guards::note_request(tx, home, task, profile)?;
     let admission = budget::look(tx, home, task, profile, peer)?;
     let (cost, gates) = match &admission {
         Admission::Queue { cost, .. } | Admission::WaitForRoom { cost, .. } => (*cost, &[][..]),

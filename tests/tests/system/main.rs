@@ -6,6 +6,7 @@ mod doors;
 mod ending;
 mod first;
 mod gate;
+mod guards;
 mod incidents;
 mod junk;
 mod killswitch;

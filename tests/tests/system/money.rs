@@ -7,6 +7,7 @@ use crate::{cluster, note, note_and_stay};
 
 /// Every task on `b` costs a reservation of 1 dollar; the caps are those given.
 pub fn paid(cluster: &Cluster, run: &str, month: &str) {
+    cluster.b().only_caps();
     cluster.b().configure(&format!(
         "[budget]\nrun_usd = \"{run}\"\nmonth_usd = \"{month}\"\n\
          [profile.default]\nbilling = \"metered\"\nmax_cost_usd = \"0.75\"\novershoot_usd = \"0.25\"\n"

@@ -167,8 +167,9 @@ fn full(key: &WindowKey, limit: Usd, left: Usd, asked: Usd) -> Box<Refusal> {
     })
 }
 
-/// Why nothing paid starts now, whatever the windows hold.
-fn held(estimate: Usd, budget: &BudgetView) -> Option<RoomWait> {
+/// Why nothing paid starts now, whatever the windows hold: what has its money set aside does not start either.
+#[must_use]
+pub fn held(estimate: Usd, budget: &BudgetView) -> Option<RoomWait> {
     let wait = |cause, window: Option<Window>| {
         let key = window.map(|window| budget.keys.get(window).clone());
         let resets_at = key.as_ref().and_then(WindowKey::resets_at);
@@ -179,8 +180,27 @@ fn held(estimate: Usd, budget: &BudgetView) -> Option<RoomWait> {
         PaidWork::ClockSuspect => wait(WaitCause::ClockSuspect, None),
         PaidWork::DayClosed => wait(WaitCause::DayClosed, Some(Window::Day)),
         PaidWork::MonthClosed => wait(WaitCause::MonthClosed, Some(Window::Month)),
-        PaidWork::Blocked => wait(WaitCause::SpendBlocked, None),
+        PaidWork::Blocked => Some(blocked(estimate, budget)),
         PaidWork::SenderHeld => wait(WaitCause::SenderHeld, None),
+    }
+}
+
+/// The window that is used up: of the day and the month the one that frees later.
+fn blocked(estimate: Usd, budget: &BudgetView) -> RoomWait {
+    let spent_up = |window: &Window| {
+        let cap = budget.caps.get(*window);
+        cap.is_some_and(|cap| budget.balances.get(*window).spent >= cap)
+    };
+    let window = [Window::Month, Window::Day].into_iter().find(spent_up);
+    let key = window.map(|window| budget.keys.get(window).clone());
+    let limit = window.and_then(|window| budget.caps.get(window));
+    RoomWait {
+        cause: WaitCause::SpendBlocked,
+        resets_at: key.as_ref().and_then(WindowKey::resets_at),
+        window: key,
+        limit,
+        left: limit.map(|_| Usd::ZERO),
+        asked: Some(estimate),
     }
 }
 

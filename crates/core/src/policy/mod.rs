@@ -4,6 +4,7 @@
 //! of it, when it resets and who can lift it. The chapter `docs::policy` tells the same story for people.
 
 pub mod admission;
+pub mod breaker;
 pub mod budget;
 pub mod capacity;
 pub mod continuity;
@@ -11,6 +12,7 @@ pub mod dec;
 pub mod eval;
 pub mod fleet;
 pub mod gate;
+pub mod hold;
 pub mod lease;
 pub mod lifecycle;
 pub mod lineage;

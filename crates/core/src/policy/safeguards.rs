@@ -4,10 +4,12 @@
 use crate::policy::dec::{Dec, ONE, Ratio, Wide};
 
 mod decision;
+mod review;
 
 pub use decision::{
     BreakerState, SpendAction, SpendDecision, SpendReason, SpendSigns, circuit_breaker, spend_policy,
 };
+pub use review::{AnomalyMethod, DAYS, HOURS, ReviewLimits, SpendFacts, SpendReview, review};
 
 /// Input that a safeguard does not work with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -47,6 +47,16 @@ pub enum VelocityTrip {
 }
 
 impl VelocityTrip {
+    /// All trips.
+    pub const ALL: [VelocityTrip; 3] =
+        [VelocityTrip::SpendPerHour, VelocityTrip::TasksPerHour, VelocityTrip::IdenticalRequests];
+
+    /// The trip of that word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<VelocityTrip> {
+        VelocityTrip::ALL.into_iter().find(|trip| trip.as_str() == text)
+    }
+
     /// The word in alerts.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -52,7 +52,7 @@ fn status(text: &str) -> Result<Status, String> {
     Status::parse(text).ok_or_else(|| "no status of a result".to_owned())
 }
 
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = Timestamp::parse(text) {
         return Ok(at);
     }

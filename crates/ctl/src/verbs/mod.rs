@@ -1,6 +1,7 @@
 //! One file per verb.
 
 pub(crate) mod audit;
+pub(crate) mod budget;
 pub(crate) mod cancel;
 pub(crate) mod config;
 pub(crate) mod door;

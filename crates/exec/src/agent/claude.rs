@@ -6,12 +6,13 @@ mod members;
 mod tokens;
 mod verdict;
 mod version;
+mod wall;
 
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::admission::Billing;
-use dispatch_node::ids;
 use dispatch_node::job::{Cost, CostBasis, Order};
+use dispatch_node::{clock, ids};
 use rustix::process::{Signal, geteuid};
 
 use self::heard::{Final, Heard, Over};
@@ -145,6 +146,7 @@ impl Agent for Claude {
             usage: self.heard.session_id.as_ref().map(|_| self.heard.usage()),
             version: self.heard.version.clone(),
             session_id: self.heard.session_id.clone(),
+            resets_at: verdict::resets_at(&self.heard, clock::now()),
             permission_denials: self.heard.denials(),
         }
     }

@@ -58,6 +58,7 @@ impl Agent for Command {
             usage: None,
             version: None,
             session_id: None,
+            resets_at: None,
             permission_denials: Vec::new(),
         }
     }

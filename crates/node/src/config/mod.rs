@@ -7,6 +7,7 @@ mod error;
 mod peers;
 mod places;
 mod read;
+mod safeguards;
 mod section;
 mod tables;
 mod values;
@@ -30,6 +31,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use peers::{Peer, Speaks, Version2};
 pub use places::{default_config_file, default_state_dir};
+pub use safeguards::Safeguards;
 
 pub use crate::job::AgentKind;
 use crate::state::StateDir;
@@ -64,6 +66,8 @@ pub struct Config {
     pub killswitch: Killswitch,
     /// Caps of money.
     pub budget: Budget,
+    /// What stops spending before a cap does.
+    pub safeguards: Safeguards,
     /// Caps of tasks.
     pub limits: Limits,
     /// What is run to tell a person something.

@@ -11,6 +11,7 @@ use super::backends::{backends, check_endpoints, endpoints};
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::peers::peers;
+use super::safeguards::safeguards;
 use super::section::{Section, Source, quoted};
 use super::tables::{
     approve, budget, check_workspaces, exec, killswitch, limits, notify, profiles, watch, workspaces,
@@ -70,6 +71,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
     let approve = approve(top.child("approve")?, &dir, &mut effective)?;
     let killswitch = killswitch(top.child("killswitch")?, &mut effective)?;
     let budget = budget(top.child("budget")?, &mut effective)?;
+    let safeguards = safeguards(top.child("safeguards")?, &mut effective)?;
     let limits = limits(top.child("limits")?, &mut effective)?;
     let notify = notify(top.child("notify")?, &mut effective)?;
     let profiles = profiles(&mut top, environment, &mut effective)?;
@@ -93,6 +95,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
         approve,
         killswitch,
         budget,
+        safeguards,
         limits,
         notify,
         profiles,

@@ -1,6 +1,7 @@
 //! Requests and replies, as values and as strict JSON with `schema: 1`.
 
-use dispatch_core::protocol::names::{NodeName, TaskId, canonical_uuid};
+use dispatch_core::policy::window::RunName;
+use dispatch_core::protocol::names::{Name, NodeName, TaskId, canonical_uuid};
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,6 +39,20 @@ pub enum Verb {
         /// Its stream.
         stream: Uuid,
     },
+    /// Close a run of a sender for good.
+    BudgetCloseRun {
+        /// The sender.
+        from: NodeName,
+        /// Its run.
+        run: RunName,
+    },
+    /// Let held paid work go on, because a person has looked.
+    BudgetResume {
+        /// Of this sender; `None` with a profile: of none, else: of all.
+        from: Option<NodeName>,
+        /// Of this profile, whatever its breaker says.
+        profile: Option<Name>,
+    },
     /// Read the configuration again.
     Reload,
 }
@@ -52,6 +67,8 @@ impl Verb {
             Verb::Drain { .. } => "drain",
             Verb::Undrain => "undrain",
             Verb::AcceptGap { .. } => "accept-gap",
+            Verb::BudgetCloseRun { .. } => "budget-close-run",
+            Verb::BudgetResume { .. } => "budget-resume",
             Verb::Reload => "reload",
         }
     }
@@ -144,6 +161,10 @@ struct RawArgs {
     stream: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grace_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -173,6 +194,14 @@ impl RawArgs {
                 ..RawArgs::default()
             },
             Verb::Drain { grace_s } => RawArgs { grace_s: Some(*grace_s), ..RawArgs::default() },
+            Verb::BudgetCloseRun { from, run } => {
+                RawArgs { from: Some(from.to_string()), run: Some(run.to_string()), ..RawArgs::default() }
+            }
+            Verb::BudgetResume { from, profile } => RawArgs {
+                from: from.as_ref().map(ToString::to_string),
+                profile: profile.as_ref().map(ToString::to_string),
+                ..RawArgs::default()
+            },
             Verb::Resume | Verb::Undrain | Verb::Reload => RawArgs::default(),
         }
     }
@@ -190,6 +219,16 @@ impl RawArgs {
                 Verb::AcceptGap { from: from()?, stream }
             }
             "drain" => Verb::Drain { grace_s: self.grace_s.ok_or(BadWords::Member { member: "grace_s" })? },
+            "budget-close-run" => {
+                Verb::BudgetCloseRun { from: from()?, run: member("run", RunName::new(&text(&self.run)))? }
+            }
+            "budget-resume" => {
+                let profile = self.profile.as_deref().map(Name::new).transpose();
+                Verb::BudgetResume {
+                    from: self.from.is_some().then(from).transpose()?,
+                    profile: member("profile", profile)?,
+                }
+            }
             "resume" => Verb::Resume,
             "undrain" => Verb::Undrain,
             "reload" => Verb::Reload,
@@ -280,7 +319,10 @@ mod tests {
             Verb::Resume,
             Verb::Drain { grace_s: 600 },
             Verb::Undrain,
-            Verb::AcceptGap { from, stream },
+            Verb::AcceptGap { from: from.clone(), stream },
+            Verb::BudgetCloseRun { from: from.clone(), run: RunName::new("nightly").unwrap() },
+            Verb::BudgetResume { from: None, profile: None },
+            Verb::BudgetResume { from: Some(from), profile: Some(Name::new("claude").unwrap()) },
             Verb::Reload,
         ] {
             let request = request(verb);

@@ -272,7 +272,7 @@ impl fmt::Display for OutcomeStatus {
 pub struct Reason {
     /// One word, stable: `cannot_start`, `exit_code`, `signal`, `timeout`, `silent`, `cancelled`, `killed`, `killswitch`,
     /// `share_unreachable`, `interrupted`; of coding agents also `no_final_answer`, `no_model_call`, `permission_denied`,
-    /// `over_budget`, `max_turns`, `aborted`, `agent_error`, `agent_version`, `auth`, `quota`, `rate_limit`, `overloaded`,
+    /// `over_budget`, `max_turns`, `aborted`, `agent_error`, `agent_version`, `auth`, `quota_wall`, `rate_limit`, `overloaded`,
     /// `api_request`, `api_error`.
     pub code: String,
     /// What happened.
@@ -395,6 +395,9 @@ pub struct Outcome {
     /// The agent; null when none was spawned.
     #[serde(with = "text::nullable")]
     pub agent: Option<AgentSeen>,
+    /// When a limit of the agent's account that ended it resets; null where none did, or none said so.
+    #[serde(default, with = "text::or_null")]
+    pub resets_at: Option<Timestamp>,
     /// Permissions that the agent was denied.
     pub permission_denials: Vec<String>,
     /// What held the process tree; null when no agent was spawned.

@@ -62,8 +62,7 @@ pub(crate) enum Kind {
     PeerDead,
     /// A peer that was dead is heard of again.
     PeerAlive,
-    /// Money: a threshold was passed.
-    #[expect(dead_code, reason = "the word is part of the document; whoever watches spending makes these")]
+    /// Money: a threshold was passed, or what the safeguards decide has changed.
     Spend,
 }
 

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod deciding;
+mod guards;
 mod looking;
 mod running;
 mod taking;
@@ -31,6 +32,8 @@ max_parallel = 2
 [budget]
 run_usd = "10"
 month_usd = "10"
+[safeguards]
+spend_per_hour_usd = "1000"
 [profile.shell]
 agent = "command"
 argv = ["/bin/sh", "-eu"]

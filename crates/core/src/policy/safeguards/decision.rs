@@ -49,6 +49,15 @@ pub enum SpendAction {
 }
 
 impl SpendAction {
+    /// All actions.
+    pub const ALL: [SpendAction; 3] = [SpendAction::Block, SpendAction::Throttle, SpendAction::Allow];
+
+    /// The action of that word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<SpendAction> {
+        SpendAction::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+
     /// The word in alerts and `policy eval`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -4,11 +4,8 @@ use dispatch_node::durations;
 use dispatch_node::term::{Colour, Tone};
 use serde_json::Value;
 
-use crate::table;
+use crate::table::{self, bar};
 use crate::views::line;
-
-/// Characters of a bar.
-const BAR: usize = 20;
 
 pub(super) fn lines(facts: &Value, colour: Colour) -> Vec<String> {
     let mut lines = head(facts, colour);
@@ -196,26 +193,9 @@ fn money(facts: &Value, colour: Colour) -> Vec<String> {
     lines
 }
 
-/// How much of the cap is committed, in whole characters; exact enough for an eye.
-fn bar(committed: &str, cap: &str) -> String {
-    let units = |text: &str| text.split('.').next().and_then(|whole| whole.parse::<u128>().ok()).unwrap_or(0);
-    let (committed, cap) = (units(committed), units(cap));
-    let wide = u128::try_from(BAR).unwrap_or(0);
-    let full = committed.saturating_mul(wide).checked_div(cap).unwrap_or(0).min(wide);
-    let full = usize::try_from(full).unwrap_or(0);
-    format!("[{}{}]", "#".repeat(full), ".".repeat(BAR.saturating_sub(full)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bar_shows_how_much_is_committed() {
-        assert_eq!(bar("50.5", "100"), "[##########..........]");
-        assert_eq!(bar("500", "100"), "[####################]");
-        assert_eq!(bar("0", "0"), "[....................]");
-    }
 
     #[test]
     fn an_id_is_shown_by_its_last_eight_digits() {

@@ -1,10 +1,12 @@
 //! What the end of a run means: its status, and the reason in one stable word.
 
-use dispatch_core::protocol::time::Timestamp;
+use dispatch_core::policy::breaker::QUOTA_WALL;
+use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
 use dispatch_node::job::{OutcomeStatus, Reason};
 
 use super::heard::{Final, Heard, Over, Wall};
 use super::version::{OLDEST, UNKNOWN_FROM, Version};
+use super::wall;
 use crate::ending::Exit;
 
 /// Status and reason of a run that ended by itself (`exit`), or whose process outlived its final line (no `exit`).
@@ -17,6 +19,9 @@ pub(super) fn verdict(heard: &Heard, exit: Option<Exit>) -> (OutcomeStatus, Opti
     };
     if result.is_over_budget() {
         return (OutcomeStatus::OverBudget, Some(over_budget(result)));
+    }
+    if let Some(wall) = walled(heard) {
+        return (OutcomeStatus::Error, Some(quota(wall, &result.words())));
     }
     if result.is_error || result.subtype != "success" {
         return (OutcomeStatus::Error, Some(failure(heard, result)));
@@ -136,18 +141,12 @@ fn failure(heard: &Heard, result: &Final) -> Reason {
 
 /// An API that refuses or fails, in words of ours: the agent's own are an open list.
 fn api_failure(heard: &Heard, result: &Final, words: &str) -> Reason {
-    let kind = heard.api_error.as_deref().or(result.api_kind.as_deref()).unwrap_or_default();
-    if let Some(wall) = heard.wall {
-        return quota(wall, words);
-    }
-    match (result.api_status, kind) {
+    match (result.api_status, kind_of(heard, result)) {
         (Some(401 | 403), _)
         | (None, "authentication_failed" | "authentication_error" | "permission_error") => {
             let help = "give the profile a valid key or login on the receiving node (its `env`)";
             said("auth", words, help)
         }
-        (Some(402), _) | (_, "billing_error") => quota(Wall { resets_at: None }, words),
-        (Some(429), _) | (None, "rate_limit" | "rate_limit_error") => said("rate_limit", words, LATER),
         (Some(529), _) | (None, "overloaded" | "overloaded_error") => said("overloaded", words, LATER),
         (Some(400..=499), _) | (None, "invalid_request" | "invalid_request_error") => {
             said("api_request", words, LOOK)
@@ -156,11 +155,39 @@ fn api_failure(heard: &Heard, result: &Final, words: &str) -> Reason {
     }
 }
 
+fn kind_of<'h>(heard: &'h Heard, result: &'h Final) -> &'h str {
+    heard.api_error.as_deref().or(result.api_kind.as_deref()).unwrap_or_default()
+}
+
+/// The limit of the account that a run ended at.
+fn walled(heard: &Heard) -> Option<Wall> {
+    let result = heard.result.as_ref()?;
+    let words = result.words();
+    if !result.is_error && result.subtype == "success" {
+        return wall::disguised(&words);
+    }
+    if result.subtype == "error_max_turns" || result.is_cut_off() {
+        return None;
+    }
+    let said = wall::of(result.api_status, kind_of(heard, result), &words);
+    // The event that announced it knows its end best.
+    let is_api = result.api_status.is_some() || heard.api_error.is_some();
+    said.map(|said| heard.wall.unwrap_or(said)).or_else(|| heard.wall.filter(|_| is_api))
+}
+
+/// When the limit resets that a run ended at, where it says so; a span is counted from `now`.
+pub(super) fn resets_at(heard: &Heard, now: Timestamp) -> Option<Timestamp> {
+    let wall = walled(heard)?;
+    let until = wall.resets_at.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(SECOND_MS));
+    let words = heard.result.as_ref().map(Final::words).unwrap_or_default();
+    until.map(Timestamp::from_unix_ms).or_else(|| wall::span_ms(&words).map(|ms| now.plus_ms(ms)))
+}
+
 /// A limit of the account: trying again before it resets is useless.
 fn quota(wall: Wall, words: &str) -> Reason {
     let until = wall
         .resets_at
-        .and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000))
+        .and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(SECOND_MS))
         .map(|ms| Timestamp::from_unix_ms(ms).to_string());
     let help = match &until {
         Some(until) => format!("send it again after {until}"),
@@ -170,5 +197,5 @@ fn quota(wall: Wall, words: &str) -> Reason {
         Some(until) => format!("a limit of the account is reached until {until}: {words}"),
         None => format!("a limit of the account is reached: {words}"),
     };
-    said("quota", text, help)
+    said(QUOTA_WALL, text, help)
 }

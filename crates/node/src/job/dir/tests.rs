@@ -70,6 +70,7 @@ fn outcome() -> Outcome {
         cost: Some(Cost { usd: Usd::from_wire("0.1").unwrap(), basis: CostBasis::Reported }),
         usage: None,
         agent: None,
+        resets_at: None,
         permission_denials: vec![],
         containment: Some(Containment { mechanism: Mechanism::Subreaper, descendants_left: 0 }),
     }

@@ -1,0 +1,73 @@
+//! Sentences for what holds a queued task back.
+
+use super::{Explanation, OPERATOR};
+use crate::policy::breaker::BreakerCause;
+use crate::policy::hold::Hold;
+use crate::policy::velocity::VelocityTrip;
+
+/// Why a queued task does not start now.
+#[must_use]
+pub fn held(hold: &Hold) -> Explanation {
+    match hold {
+        Hold::BreakerOpen { profile, opened } => {
+            let (what, why) = match opened.cause {
+                BreakerCause::QuotaWall => (
+                    "waits for a quota to reset",
+                    format!(
+                        "the account behind the profile `{profile}` has reached a limit, which resets at {}",
+                        opened.until
+                    ),
+                ),
+                BreakerCause::Failures => (
+                    "waits because its profile keeps failing",
+                    format!(
+                        "the profile `{profile}` failed too often in a row and rests until {}",
+                        opened.until
+                    ),
+                ),
+            };
+            let next = format!(
+                "nothing: one task tries it at {}; sooner when {OPERATOR} mends it and runs \
+                 `dispatchctl budget resume --profile {profile}`",
+                opened.until
+            );
+            Explanation::new(what, why, next)
+        }
+        Hold::Probing { profile } => Explanation::new(
+            "waits for another task to try its profile",
+            format!("the profile `{profile}` was failing or at its limit, and one task alone tries it now"),
+            "nothing: it goes on by itself when that task succeeds",
+        ),
+        Hold::OneAtATime => Explanation::new(
+            "waits for another paid task to end",
+            "the receiving node's budget is nearly used up, or spent unusually fast, so paid tasks run one at a time",
+            format!("nothing: its turn comes; {OPERATOR} sees the figures in `dispatchctl budget`"),
+        ),
+        Hold::TreeHeld { root, sender } => Explanation::new(
+            "waits because its tree was stopped",
+            format!(
+                "the tree of task {} sent more tasks in an hour than it may, which is how a loop looks",
+                root.short()
+            ),
+            format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"),
+        ),
+        Hold::SenderHeld { sender, trips, since } => {
+            let whys: Vec<&str> = trips.iter().map(|trip| trip_clause(*trip)).collect();
+            Explanation::new(
+                "waits because its sender is held",
+                format!("since {since} paid work of {sender} waits for a person: {}", whys.join(", ")),
+                format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"),
+            )
+        }
+    }
+}
+
+/// What a sender did that tripped, one clause.
+#[must_use]
+pub const fn trip_clause(trip: VelocityTrip) -> &'static str {
+    match trip {
+        VelocityTrip::SpendPerHour => "it spent more in an hour than it may",
+        VelocityTrip::TasksPerHour => "one of its trees sent more tasks in an hour than it may",
+        VelocityTrip::IdenticalRequests => "it sent the same paid request more often in an hour than it may",
+    }
+}

@@ -1,0 +1,129 @@
+//! What stops spending before a cap does.
+
+use std::path::PathBuf;
+
+use dispatch_testkit::{Cluster, bins, check, eventually};
+use serde_json::Value;
+
+use crate::{cluster, note};
+
+/// Every task on `b` costs a reservation of 1 dollar, under caps that nothing here reaches.
+fn paid(cluster: &Cluster) {
+    cluster.b().configure(
+        "[budget]\nrun_usd = \"1000\"\nmonth_usd = \"1000\"\n\
+         [profile.default]\nbilling = \"metered\"\nmax_cost_usd = \"0.75\"\novershoot_usd = \"0.25\"\n\
+         [profile.free]\nagent = \"command\"\nargv = [\"/bin/sh\", \"-eu\"]\nbilling = \"free\"\n",
+    );
+}
+
+fn budget(cluster: &Cluster) -> Value {
+    let shown = cluster.b().ctl(["budget", "--json"]).ok();
+    serde_json::from_str(&shown.out).unwrap()
+}
+
+/// What a task that is not final waits for, in the words of `show`.
+fn waits_for(cluster: &Cluster, id: &str, words: &str) -> String {
+    eventually(&format!("{id} waits for `{words}`"), || {
+        let shown = cluster.b().ctl(["show", id]);
+        shown.out.contains(words).then_some(shown.out)
+    })
+}
+
+#[test]
+fn successful_repetition_trips_velocity_breaker() {
+    let cluster = cluster();
+    paid(&cluster);
+    let _b = cluster.b().watch();
+    let mut ids: Vec<String> =
+        (0..10).map(|_| cluster.a().send("b", &note(&cluster, "again"), &[])).collect();
+    for id in &ids {
+        cluster.answered(id, "ok");
+    }
+    let held: Vec<String> = (0..2).map(|_| cluster.a().send("b", &note(&cluster, "again"), &[])).collect();
+    for id in &held {
+        waits_for(&cluster, id, "held");
+    }
+    assert_eq!(cluster.runs.of("again"), 10, "ten are allowed, however well they go");
+    let shown = budget(&cluster);
+    assert_eq!(shown["holds"][0]["trip"], "identical_requests", "{shown:#}");
+    assert!(shown["holds"][0]["next"].as_str().unwrap().contains("dispatchctl budget resume a"), "{shown:#}");
+    let free = cluster.a().send("b", &note(&cluster, "free"), &["--profile", "free"]);
+    cluster.answered(&free, "ok");
+    drop(cluster.b().ctl(["budget", "resume", "a", "--reason", "looked at it"]).ok());
+    for id in &held {
+        cluster.answered(id, "ok");
+    }
+    let alerts = |action: &str| {
+        let audit = cluster.audit("b");
+        audit.iter().filter(|entry| entry["kind"] == "alert" && entry["code"] == action).count()
+    };
+    eventually("the audit shows what happened", || alerts("allow") == 1);
+    assert_eq!(alerts("block"), 1, "one alert for one change");
+    ids.extend(held);
+    check::one_result_each(&cluster, "a", "b", &ids);
+    check::audit_verifies(cluster.b());
+}
+
+/// A stand-in for an agent: it is at a wall that resets at `resets` (unix seconds) while the file `wall` is there.
+fn agent(cluster: &Cluster, resets: i64) -> (PathBuf, PathBuf) {
+    let (program, wall) = (cluster.outside().join("agent"), cluster.outside().join("wall"));
+    let mark = cluster.runs.mark("asked");
+    let script = format!(
+        "#!/bin/sh\ncat > /dev/null\n{mark}if [ -e '{}' ]; then\n  echo '{{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":true,\"result\":\"Claude AI usage limit reached|{resets}\",\"total_cost_usd\":0}}'\n  exit 1\nfi\necho '{{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"done\",\"total_cost_usd\":0.01}}'\n",
+        wall.display()
+    );
+    bins::write_script(&program, &script);
+    std::fs::write(&wall, "").unwrap();
+    (program, wall)
+}
+
+#[test]
+fn quota_wall_opens_breaker_until_reset() {
+    let cluster = cluster();
+    paid(&cluster);
+    // In the year 2096: nothing waits for that here.
+    let (program, wall) = agent(&cluster, 3_999_999_999);
+    cluster.b().configure(&format!(
+        "[profile.agent]\nagent = \"claude\"\nargv = [\"{}\"]\nbilling = \"subscription\"\n",
+        program.display()
+    ));
+    let b = cluster.b().watch();
+    let first = cluster.a().send("b", "first", &["--profile", "agent"]);
+    let result = cluster.answered(&first, "error");
+    assert_eq!(result["reason"]["code"], "quota_wall", "{result:#}");
+    assert!(result["reason"]["text"].as_str().unwrap().contains("2096"), "{result:#}");
+    let second = cluster.a().send("b", "second", &["--profile", "agent", "--max-attempts", "5"]);
+    waits_for(&cluster, &second, "resets at");
+    // A restart forgets nothing, and what runs elsewhere goes on.
+    assert_eq!(b.stop(), 0);
+    let _b = cluster.b().watch();
+    let free = cluster.a().send("b", &note(&cluster, "free"), &["--profile", "free"]);
+    cluster.answered(&free, "ok");
+    assert_eq!(cluster.runs.of("asked"), 1, "nothing is tried against a wall");
+    let shown = budget(&cluster);
+    assert_eq!(shown["breakers"][0]["cause"], "quota_wall", "{shown:#}");
+    std::fs::remove_file(wall).unwrap();
+    drop(cluster.b().ctl(["budget", "resume", "--profile", "agent"]).ok());
+    cluster.answered(&second, "ok");
+    assert_eq!(cluster.runs.of("asked"), 2);
+}
+
+#[test]
+fn a_closed_run_takes_nothing_more_and_the_log_says_what_it_cost() {
+    let cluster = cluster();
+    paid(&cluster);
+    let _b = cluster.b().watch();
+    let first = cluster.a().send("b", &note(&cluster, "first"), &["--run", "nightly"]);
+    cluster.answered(&first, "ok");
+    drop(cluster.b().ctl(["budget", "close-run", "nightly", "--reason", "done"]).ok());
+    let second = cluster.a().send("b", &note(&cluster, "second"), &["--run", "nightly"]);
+    let result = cluster.answered(&second, "rejected");
+    assert_eq!(result["reason"]["code"], "run_closed", "{result:#}");
+    let log = cluster.b().ctl(["budget", "log", "--window", "run:a/nightly", "--json"]).ok();
+    let lines: Vec<Value> = log.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let settled = lines.iter().find(|line| line["target"] == "spent").unwrap();
+    assert_eq!((&settled["basis"], &settled["usd"]), (&"reserved".into(), &"1".into()), "{}", log.out);
+    assert_eq!(settled["task"], first.as_str());
+    let text = cluster.b().ctl(["budget", "--all"]).ok();
+    assert!(text.out.contains("the run `nightly` of a"), "{}", text.out);
+}
