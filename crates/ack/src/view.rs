@@ -1,5 +1,6 @@
 //! One task in full, with its terms: what exactly would run, with what rights, for how much, and why a person is asked.
 
+use dispatch_core::explain::gate_words;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Name, NodeName};
 use dispatch_core::protocol::task::{Lineage, Priority, Requires};
@@ -68,7 +69,7 @@ fn ago(ms: i64) -> String {
 
 /// What would run, as the receiver resolved it.
 fn put_terms(lines: &mut Lines, task: &Task, terms: &Terms) {
-    lines.put("why asked", &if terms.gate.is_empty() { "-".to_owned() } else { terms.gate.join(", ") });
+    lines.put("why asked", &if terms.gate.is_empty() { "-".to_owned() } else { gate_words(&terms.gate) });
     lines.put("profile", terms.profile.as_str());
     lines.put("agent", &terms.agent);
     lines.put("argv sha256", &terms.argv_sha256.to_string());

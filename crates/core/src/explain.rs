@@ -3,21 +3,25 @@
 //! One home for these words, so that a result's reason, the progress line of a waiting sender and the listing of what
 //! waits say the same thing. A text here names the limit, what is left of it, when it resets and who can lift it.
 
+mod held;
+mod sent;
+mod standing;
+
 use std::fmt;
 
 use crate::planner::queue::Holdback;
-use crate::policy::admission::{Refusal, RefusalCode, RoomWait, WaitCause};
+use crate::policy::admission::{Billing, Refusal, RefusalCode, RoomWait, WaitCause};
 use crate::policy::gate::GateReason;
 use crate::policy::money::Usd;
 use crate::policy::routing::WhyNot;
-use crate::policy::window::{Window, WindowKey};
+use crate::policy::window::{Balance, Window, WindowKey};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::result::{Reason, Status};
 use crate::protocol::time::Timestamp;
 
-mod held;
-
 pub use held::{held, trip_clause};
+pub use sent::{Flusher, PeerSays, Sent};
+pub use standing::{Standing, SwitchFile, Told, cost, noted_wait, passing, sent_cost, window_line};
 
 /// Three sentences for a person, without a full stop at their ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,48 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.what, self.why, self.next)
     }
+}
+
+/// What a task may cost, as it was resolved when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CostFacts {
+    /// How it is paid for.
+    pub billing: Billing,
+    /// The most its agent may spend.
+    pub ceiling_usd: Option<Usd>,
+    /// What is set aside for an attempt.
+    pub estimate_usd: Option<Usd>,
+}
+
+/// One budget window as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowFacts<'a> {
+    /// Which.
+    pub key: &'a WindowKey,
+    /// What is in it.
+    pub balance: Balance,
+    /// How much may be; `None` is no limit.
+    pub cap: Option<Usd>,
+}
+
+impl WindowFacts<'_> {
+    /// What is left of the cap; `None` without a cap, or where it is used up.
+    #[must_use]
+    pub fn left(&self) -> Option<Usd> {
+        let left = self.cap?.checked_sub(self.balance.committed()?)?;
+        left.is_positive().then_some(left)
+    }
+}
+
+/// Milliseconds as `45s`, `12m`, `3h`, `9d`.
+fn duration(ms: i64) -> String {
+    let seconds = ms.max(0).div_euclid(1_000);
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
+        if seconds >= length {
+            return format!("{}{unit}", seconds.div_euclid(length));
+        }
+    }
+    format!("{seconds}s")
 }
 
 /// Who runs the node that decides, in the words of a text that the sender reads.
@@ -268,6 +314,16 @@ pub fn parked(gates: &[GateReason]) -> Explanation {
         if whys.is_empty() { "a person has to say yes".to_owned() } else { whys.join("; ") },
         "an approver of the receiving node runs `dispatch-ack` there, or anywhere the share is mounted",
     )
+}
+
+/// Why a person is asked, from the words that terms and the ledger hold; a word of another release stands alone.
+#[must_use]
+pub fn gate_words(words: &[String]) -> String {
+    let said = |word: &String| match GateReason::parse(word) {
+        Some(reason) => format!("{word} ({})", gate(reason)),
+        None => word.clone(),
+    };
+    words.iter().map(said).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a person is asked, one clause.

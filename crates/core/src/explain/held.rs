@@ -62,6 +62,45 @@ pub fn held(hold: &Hold) -> Explanation {
     }
 }
 
+/// The word for programs and what to do about a hold that is known by the line in the ledger alone.
+pub(super) fn noted(what: &str) -> Option<(&'static str, String)> {
+    let known = match what {
+        "waits for a quota to reset" => (
+            "quota_wall",
+            format!(
+                "nothing: one task tries it when the limit resets; sooner when {OPERATOR} runs \
+                 `dispatchctl budget resume --profile PROFILE`"
+            ),
+        ),
+        "waits because its profile keeps failing" => (
+            "breaker_open",
+            format!(
+                "nothing: one task tries it after the rest; sooner when {OPERATOR} mends it and runs \
+                 `dispatchctl budget resume --profile PROFILE`"
+            ),
+        ),
+        "waits for another task to try its profile" => {
+            ("probing", "nothing: it goes on by itself when that task succeeds".to_owned())
+        }
+        "waits for another paid task to end" => (
+            "one_at_a_time",
+            format!("nothing: its turn comes; {OPERATOR} sees the figures in `dispatchctl budget`"),
+        ),
+        "waits because its tree was stopped" => (
+            "tree_held",
+            format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume SENDER`"),
+        ),
+        _ if what.starts_with("waits for a place on ") => (
+            "backend_busy",
+            format!(
+                "nothing: it goes on when one of them ends, or sooner when {OPERATOR} raises `max_parallel`"
+            ),
+        ),
+        _ => return None,
+    };
+    Some(known)
+}
+
 /// What a sender did that tripped, one clause.
 #[must_use]
 pub const fn trip_clause(trip: VelocityTrip) -> &'static str {

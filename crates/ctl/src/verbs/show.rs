@@ -1,5 +1,6 @@
 //! `dispatchctl show`: everything about one task.
 
+use dispatch_core::explain;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::RawEnvelope;
 use dispatch_core::protocol::v2::{Bounds, read_stored};
@@ -178,15 +179,25 @@ fn text_of(row: &TaskRow, all: &Everything) -> Vec<String> {
 /// The gates of a row, which holds them as a JSON list of words.
 fn gates(stored: &str) -> Option<String> {
     let words: Vec<String> = serde_json::from_str(stored).ok()?;
-    (!words.is_empty()).then(|| words.join(", "))
+    (!words.is_empty()).then(|| explain::gate_words(&words))
+}
+
+/// A code with its sentence, where this release knows it.
+fn why(code: &str) -> String {
+    explain::word(code).map_or_else(|| code.to_owned(), |told| format!("{code}: {}", told.why))
+}
+
+/// What a task waits for, in the words of `explain`.
+fn waits_for(noted: &str) -> String {
+    explain::noted_wait(noted).text.line()
 }
 
 fn standing_lines(row: &TaskRow) -> Vec<String> {
     let usd = |usd: dispatch_core::policy::money::Usd| format!("${usd}");
     let rows = [
         ("stands", Some(views::standing(row))),
-        ("why", row.code.clone()),
-        ("waits for", row.wait_reason.clone()),
+        ("why", row.code.as_deref().map(why)),
+        ("waits for", row.wait_reason.as_deref().map(waits_for)),
         ("gated by", gates(&row.gates)),
         (
             "asked to stop",
@@ -222,7 +233,7 @@ fn terms_lines(terms: &Terms) -> Vec<String> {
         ("rights", text(&terms.permission_mode)),
         ("directory", text(&terms.workspace_path)),
         ("backend", text(&terms.backend)),
-        ("gate", line(&terms.gate.join(", "), 400)),
+        ("gate", line(&explain::gate_words(&terms.gate), 400)),
     ]
     .map(|(name, text)| format!("  {name:<14}{text}"))
     .to_vec()
