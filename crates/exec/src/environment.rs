@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use dispatch_node::agents::PATH_DEFAULT;
 use dispatch_node::job::Order;
 use dispatch_node::tree::MARK_VARIABLE;
 
 use crate::agent::Recipe;
 use crate::launch::CannotStart;
-
-/// Where programs are looked for when the executor has no `PATH`.
-const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Builds it from the executor's own variables, as `own` answers them.
 ///

@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dispatch_core::policy::continuity::{ClockTrust, clock_trust};
 use dispatch_core::protocol::names::canonical_uuid;
 use dispatch_core::protocol::time::Timestamp;
+use dispatch_ledger::ClockMarks;
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
@@ -44,6 +46,21 @@ pub fn host_boot_id() -> Result<Uuid, NoBootId> {
     let text = fs::read_to_string(BOOT_ID_PATH).map_err(|source| NoBootId { source })?;
     canonical_uuid(text.trim_end())
         .map_err(|bad| NoBootId { source: io::Error::new(io::ErrorKind::InvalidData, bad) })
+}
+
+/// Whether this machine's wall clock disagrees with what the ledger noted of it (policy section 1).
+#[must_use]
+pub fn is_suspect(marks: &ClockMarks, now: Timestamp, host_boot_id: &str) -> bool {
+    if marks.host_boot_id.is_empty() {
+        return false;
+    }
+    if marks.host_boot_id == host_boot_id {
+        let counted = boot_ms().saturating_sub(marks.boot_ms);
+        return clock_trust(now, marks.wall, counted) == ClockTrust::Suspect;
+    }
+    // The machine was off for nobody knows how long: only a clock that went back can be told.
+    let off = now.since_ms(marks.wall).min(0);
+    clock_trust(marks.wall.plus_ms(off), marks.wall, 0) == ClockTrust::Suspect
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! person ([`report`], [`term`], [`args`]).
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod args;
 pub mod clock;
 pub mod config;

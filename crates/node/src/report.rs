@@ -209,6 +209,12 @@ impl Report {
         self
     }
 
+    /// What to do now, where it says so.
+    #[must_use]
+    pub fn help_text(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// With this to do now; an empty text is no help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Report {

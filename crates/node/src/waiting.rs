@@ -25,7 +25,7 @@ use crate::report::Exit;
 
 use look::{Look, Looker};
 
-pub use look::Whereabouts;
+pub use look::{Whereabouts, whereabouts};
 
 /// How long something that is not to be believed may lie at the answer's name, before waiting ends: its owner sets such
 /// things aside and publishes the answer again.

@@ -17,7 +17,7 @@ pub use facts::{FileSystem, MountFacts, Place};
 pub use hint::{Hints, Rings, Strategy, strategy_for};
 pub use killswitch::{Trip, TripMode};
 pub use layout::{Area, Dir, File, LaneFile, Name};
-pub use posix::{PosixShare, TreeAccess, create_directories};
+pub use posix::{Ability, Failed, PosixShare, TreeAccess, Tried, create_directories};
 pub use root::{LIST_ENTRIES_MAX, RootLook, RootSeen, Unreachable};
 pub use share::{
     Copied, Disposition, Entry, EntryKind, ErrorKind, Evidence, Listing, ListingEnd, Moved, Op, Part,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dispatch_core::policy::continuity::{ClockTrust, clock_trust};
 use dispatch_core::protocol::keys::LaneRing;
 use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::Kind;
@@ -493,20 +492,6 @@ pub(crate) fn note(tx: &mut Tx<'_>, home: &Home, news: &[News]) -> Result<(), Le
         }
     }
     Ok(())
-}
-
-/// Whether the wall clock can be believed (policy section 1, "a suspect clock").
-pub(crate) fn clock_is_suspect(marks: &ClockMarks, now: Timestamp, host_boot_id: &str) -> bool {
-    if marks.host_boot_id.is_empty() {
-        return false;
-    }
-    if marks.host_boot_id == host_boot_id {
-        let counted = clock::boot_ms().saturating_sub(marks.boot_ms);
-        return clock_trust(now, marks.wall, counted) == ClockTrust::Suspect;
-    }
-    // The machine was off for nobody knows how long: only a clock that went back can be told.
-    let off = now.since_ms(marks.wall).min(0);
-    clock_trust(marks.wall.plus_ms(off), marks.wall, 0) == ClockTrust::Suspect
 }
 
 /// True when the agreement of the clocks should be noted again.

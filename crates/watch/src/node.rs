@@ -19,7 +19,7 @@ use dispatch_spool::share::{Share, ShareError};
 
 use crate::attempts::{self, Care, Executors};
 use crate::beating::{self, Heard, Hearing, OwnShown};
-use crate::chores::{self, Chores};
+use crate::chores::Chores;
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
 use crate::home::Home;
@@ -474,8 +474,7 @@ impl Node {
         let lanes = if round.failed || !round.waiting.is_empty() { Lanes::Missing } else { Lanes::Listed };
         let held: Vec<NodeName> =
             self.home.peers.keys().filter(|peer| self.holds_back(peer)).cloned().collect();
-        self.home.clock_suspect =
-            chores::clock_is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
+        self.home.clock_suspect = clock::is_suspect(&self.ledger.meta()?.clock, now, &self.host_boot_id);
         let RootNews { mut switches, heard, own } =
             self.read_root(round.root.map(|(look, _)| look), lanes, now)?;
         switches.node(self.home.config.state.path());

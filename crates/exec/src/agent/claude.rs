@@ -5,12 +5,12 @@ mod lines;
 mod members;
 mod tokens;
 mod verdict;
-mod version;
 mod wall;
 
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::admission::Billing;
+use dispatch_node::agents::CLAUDE_PROGRAM;
 use dispatch_node::job::{Cost, CostBasis, Order};
 use dispatch_node::{clock, ids};
 use rustix::process::{Signal, geteuid};
@@ -21,8 +21,6 @@ use super::{Agent, Answer, HowFar, Recipe};
 use crate::ending::{Exit, Haste, Rung, Whom, later};
 use crate::launch::CannotStart;
 
-/// The program where the profile names none.
-const PROGRAM: &str = "claude";
 /// The permission mode where the profile names none: files of the workspace may be changed, nothing else.
 const PERMISSION_MODE: &str = "acceptEdits";
 /// The mode without any check, and the flags that allow it.
@@ -70,7 +68,7 @@ impl Agent for Claude {
     fn recipe(&self, order: &Order) -> Result<Recipe, CannotStart> {
         let (program, own) = match order.argv.split_first() {
             Some((program, own)) => (program.clone(), own),
-            None => (PROGRAM.to_owned(), &[][..]),
+            None => (CLAUDE_PROGRAM.to_owned(), &[][..]),
         };
         let mode = order.permission_mode.as_deref().unwrap_or(PERMISSION_MODE);
         if geteuid().is_root() && is_unrestricted(mode, own) {

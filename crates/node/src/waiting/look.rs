@@ -173,6 +173,14 @@ impl Looker {
     }
 }
 
+/// Where a task is now, by one look at the share.
+///
+/// # Errors
+/// The share's refusal.
+pub fn whereabouts(desk: &Arc<Desk>, record: &Record) -> Result<Whereabouts, ShareError> {
+    Looker::new(Arc::clone(desk), record.clone(), Interest::Whereabouts, Strategy::Poll).whereabouts()
+}
+
 fn of_progress(progress: Progress) -> Whereabouts {
     match progress.phase {
         Phase::Queued => Whereabouts::Queued { position: progress.position },

@@ -8,6 +8,7 @@ mod copy;
 mod errno;
 mod listing;
 mod moves;
+mod probe;
 mod publish;
 mod read;
 mod tree;
@@ -28,6 +29,7 @@ use crate::share::{
 
 use errno::failed;
 
+pub use probe::{Ability, Failed, Tried};
 pub use tree::{TreeAccess, create_directories};
 
 /// The share through a directory that this machine mounts.

@@ -5,11 +5,11 @@ use std::time::Instant;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::limits::FINAL_TEXT_CHARS_MAX;
 use dispatch_core::protocol::text::{first_chars, without_nul};
+use dispatch_node::agents::Version;
 use dispatch_node::job::Usage;
 
 use super::members::Members;
 use super::tokens::{Message, Tokens, sum};
-use super::version::Version;
 
 /// Denials that are kept.
 const DENIALS_MAX: usize = 100;

@@ -2,10 +2,10 @@
 
 use dispatch_core::policy::breaker::QUOTA_WALL;
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
+use dispatch_node::agents::{OLDEST, UNKNOWN_FROM, Version};
 use dispatch_node::job::{OutcomeStatus, Reason};
 
 use super::heard::{Final, Heard, Over, Wall};
-use super::version::{OLDEST, UNKNOWN_FROM, Version};
 use super::wall;
 use crate::ending::Exit;
 
