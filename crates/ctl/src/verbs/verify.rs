@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dispatch_core::protocol::accept::{
     Me, Place, Refusal, TaskRules, TaskVerdict, Verdict, Waiting, accept_boot, accept_control,
-    accept_decision, accept_heartbeat, accept_progress, accept_task, accept_terms,
+    accept_decision, accept_heartbeat, accept_progress, accept_standing, accept_task, accept_terms,
 };
 use dispatch_core::protocol::approvers::Approvers;
 use dispatch_core::protocol::believe::{Belief, believe};
@@ -13,6 +13,7 @@ use dispatch_core::protocol::keys::KeyRing;
 use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::Kind;
+use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::seal::RawEnvelope;
 use dispatch_core::protocol::v2::{Bounds, FlatRing, accept_flat};
 use dispatch_ledger::{ReadLedger, TaskKey};
@@ -32,6 +33,10 @@ use crate::named;
 
 const EXAMPLES: &str = "  dispatchctl verify /mnt/shared/dispatch/devbox-to-gpubox/inbox/*.json
   dispatchctl verify done/01a1f89c-fb83-734b-96bb-78a1dacaf1ff.result.json";
+
+const KILLSWITCH: &str = "a killswitch: it stops by being there, whatever it holds";
+const EVIDENCE: &str = "something that was set aside, or the reason why";
+const HALF: &str = "a half-written file";
 
 /// Say what files on the share are, who sealed them, and whether this node would take them
 #[derive(Debug, clap::Args)]
@@ -53,13 +58,8 @@ struct Finding {
 }
 
 impl Finding {
-    fn unsealed() -> Finding {
-        Finding {
-            what: "a file that nobody seals".to_owned(),
-            keyids: Vec::new(),
-            sealed: false,
-            refused: None,
-        }
+    fn unsealed(what: impl Into<String>) -> Finding {
+        Finding { what: what.into(), keyids: Vec::new(), sealed: false, refused: None }
     }
 }
 
@@ -119,6 +119,9 @@ impl<'a> Judge<'a> {
     }
 
     fn judge(&self, path: &Path) -> Result<Finding, Report> {
+        if let Some(finding) = self.standing(path) {
+            return finding;
+        }
         let Some(file) = self.place(path) else {
             return Ok(Finding {
                 what: "no file of the protocol".to_owned(),
@@ -134,6 +137,13 @@ impl<'a> Judge<'a> {
         let bytes = match read_limited(path, limit) {
             Ok(bytes) => bytes,
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Err(error.into()),
+            // What nobody seals may be of any size.
+            Err(error)
+                if error.source.kind() == std::io::ErrorKind::FileTooLarge
+                    && !self.by_kind(&file, &[])?.sealed =>
+            {
+                return self.by_kind(&file, &[]);
+            }
             Err(error) => {
                 let code = if error.source.kind() == std::io::ErrorKind::FileTooLarge {
                     "too_large"
@@ -167,12 +177,50 @@ impl<'a> Judge<'a> {
             "pending-ack" => Dir::lane(&lane(2)?, Area::PendingAck),
             "processing" => Dir::lane(&lane(2)?, Area::Processing),
             "done" => Dir::lane(&lane(2)?, Area::Done),
+            "attachments" => Dir::lane(&lane(2)?, Area::Attachments),
+            "artifacts" => Dir::lane(&lane(2)?, Area::Artifacts),
+            "tmp" => lane(2).map_or(Dir::Tmp, |lane| Dir::lane(&lane, Area::Tmp)),
+            "rejected" => lane(2).map_or(Dir::Rejected, |lane| Dir::lane(&lane, Area::Rejected)),
+            "logs" => Dir::Logs,
+            "metrics" => Dir::Metrics,
             _ if text(2) == Some("archive") => Dir::lane(&lane(4)?, Area::Done),
-            _ => return None,
+            _ => match lane(1) {
+                Some(lane) => Dir::lane(&lane, Area::Top),
+                // Only files at the root itself: their names are too common to be told by the name alone.
+                None if self.is_root(absolute.parent()?) => Dir::Root,
+                None => return None,
+            },
         };
         match dir.name(name) {
             Some(Name::File(file)) => Some(file),
             Some(Name::Dir(_)) | None => None,
+        }
+    }
+
+    fn is_root(&self, dir: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        real(dir) == real(&self.config.root)
+    }
+
+    /// A standing approval of this node's own configuration.
+    fn standing(&self, path: &Path) -> Option<Result<Finding, Report>> {
+        let dir = std::path::absolute(path).ok()?.parent()?.to_owned();
+        (dir == self.config.standing_dir()).then(|| {
+            let limit = u64::try_from(ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
+            let bytes = read_limited(path, limit)?;
+            let refused = refusal(accept_standing(&bytes, &self.me(), &self.approvers));
+            Ok(finding("standing approval".to_owned(), Kind::Standing, &bytes, refused))
+        })
+    }
+
+    /// Whether the mark at the root is this cluster's.
+    fn cluster(&self, bytes: &[u8]) -> Finding {
+        let found = std::str::from_utf8(bytes).ok().map(str::trim_end).map(str::to_owned);
+        let ours = found.as_deref() == Some(&self.config.cluster.hyphenated().to_string());
+        let code = ReasonCode::WrongCluster;
+        Finding {
+            refused: (!ours).then(|| (code.as_str().to_owned(), code.text().to_owned())),
+            ..Finding::unsealed("the mark of the cluster that a share belongs to")
         }
     }
 
@@ -187,12 +235,16 @@ impl<'a> Judge<'a> {
                 (format!("boot record {boot} of {node}"), Kind::Boot, refusal(verdict))
             }
             File::Lane(lane, of) => return self.in_lane(lane, of, bytes),
-            File::Cluster
-            | File::Killswitch
-            | File::AuditCopy(_)
-            | File::Metrics(_)
-            | File::Evidence { .. }
-            | File::Tmp(_) => return Ok(Finding::unsealed()),
+            File::Cluster => return Ok(self.cluster(bytes)),
+            File::Killswitch => return Ok(Finding::unsealed(KILLSWITCH)),
+            File::AuditCopy(node) => {
+                let what =
+                    format!("a copy of the audit of {node}; dispatchctl audit verify checks its links");
+                return Ok(Finding::unsealed(what));
+            }
+            File::Metrics(node) => return Ok(Finding::unsealed(format!("figures of {node}"))),
+            File::Evidence { .. } => return Ok(Finding::unsealed(EVIDENCE)),
+            File::Tmp(_) => return Ok(Finding::unsealed(HALF)),
         };
         Ok(finding(what, kind, bytes, refused))
     }
@@ -247,19 +299,21 @@ impl<'a> Judge<'a> {
                 };
                 (about("result of", *id), Kind::Result, refused)
             }
-            LaneFile::Killswitch
-            | LaneFile::PendingSummary
-            | LaneFile::Tmp(_)
-            | LaneFile::Attachment(_)
-            | LaneFile::Log(_)
-            | LaneFile::ArchivedTask(..)
-            | LaneFile::ArchivedLog(..)
-            | LaneFile::ArchivedResult(..)
-            | LaneFile::Artifact(_)
-            | LaneFile::UnsignedAck(_)
-            | LaneFile::Refused(_)
-            | LaneFile::Evidence { .. } => {
-                return Ok(Finding::unsealed());
+            LaneFile::Killswitch => return Ok(Finding::unsealed(KILLSWITCH)),
+            LaneFile::PendingSummary => {
+                return Ok(Finding::unsealed("a summary of what waits for a person, which nothing rests on"));
+            }
+            LaneFile::Tmp(_) => return Ok(Finding::unsealed(HALF)),
+            LaneFile::Attachment(digest) | LaneFile::Artifact(digest) => return Ok(content(*digest, bytes)),
+            LaneFile::Log(id) => return Ok(Finding::unsealed(about("log of", *id))),
+            LaneFile::ArchivedTask(..) | LaneFile::ArchivedLog(..) | LaneFile::ArchivedResult(..) => {
+                return Ok(Finding::unsealed("a file of the archive, whose name is not that of its kind"));
+            }
+            LaneFile::Evidence { .. } | LaneFile::Refused(_) => return Ok(Finding::unsealed(EVIDENCE)),
+            LaneFile::UnsignedAck(_) => {
+                return Ok(Finding::unsealed(
+                    "an acknowledgement of version 2, which carries no signature and decides nothing",
+                ));
             }
         };
         Ok(finding(what, kind, bytes, refused))
@@ -391,6 +445,16 @@ impl<'a> Judge<'a> {
             }
             Some(_) => Waiting::NotWaiting,
         })
+    }
+}
+
+/// Content that is named by its digest; bytes that were not read say nothing about it.
+fn content(named: Digest, bytes: &[u8]) -> Finding {
+    let code = ReasonCode::AttachmentMismatch;
+    let other = !bytes.is_empty() && Digest::of(bytes) != named;
+    Finding {
+        refused: other.then(|| (code.as_str().to_owned(), code.text().to_owned())),
+        ..Finding::unsealed("the content of a task or result, named by its digest")
     }
 }
 
