@@ -11,12 +11,16 @@ use dispatch_core::explain::{
 };
 use dispatch_core::planner::queue::Holdback;
 use dispatch_core::policy::admission::{Billing, Refusal, RefusalCode, RoomWait, WaitCause};
+use dispatch_core::policy::breaker::{BreakerCause, Opened};
 use dispatch_core::policy::gate::GateReason;
+use dispatch_core::policy::hold::Hold;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::WhyNot;
+use dispatch_core::policy::velocity::VelocityTrip;
 use dispatch_core::policy::window::{Balance, WindowKey};
 use dispatch_core::protocol::heartbeat::{KillMode, NodeState};
+use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::result::{Reason, Status};
 use dispatch_core::protocol::time::Timestamp;
@@ -156,6 +160,8 @@ fn sents() -> Vec<(&'static str, Sent)> {
         ("unanswered", Sent::Unanswered { answer_by: noon() }),
         ("not believed", Sent::NotBelieved { code: Some(ReasonCode::BadSignature) }),
         ("no file", Sent::NotBelieved { code: None }),
+        ("in doubt", Sent::InDoubt),
+        ("unsigned", Sent::Unsigned { says: "done".into() }),
         ("answered", Sent::Answered { status: Status::Timeout, reason: None }),
     ]
 }
@@ -175,6 +181,8 @@ fn sent_number(sent: &Sent) -> usize {
         Sent::Unanswered { .. } => 10,
         Sent::NotBelieved { .. } => 11,
         Sent::Answered { .. } => 12,
+        Sent::InDoubt => 13,
+        Sent::Unsigned { .. } => 14,
     }
 }
 
@@ -204,6 +212,46 @@ fn peer_number(says: &PeerSays) -> usize {
     }
 }
 
+fn holds() -> Vec<(&'static str, Hold)> {
+    let root = TaskId::parse("01a1f89c-fb83-734b-96bb-78a1dacaf1ff").unwrap();
+    let sender = NodeName::new("devbox").unwrap();
+    let profile = "default".to_owned();
+    let opened = |cause| Opened { cause, until: noon() };
+    vec![
+        (
+            "quota wall",
+            Hold::BreakerOpen { profile: profile.clone(), opened: opened(BreakerCause::QuotaWall) },
+        ),
+        ("failures", Hold::BreakerOpen { profile: profile.clone(), opened: opened(BreakerCause::Failures) }),
+        ("probing", Hold::Probing { profile }),
+        ("one at a time", Hold::OneAtATime),
+        ("tree held", Hold::TreeHeld { root, sender: sender.clone() }),
+        (
+            "sender held",
+            Hold::SenderHeld {
+                sender,
+                trips: vec![
+                    VelocityTrip::SpendPerHour,
+                    VelocityTrip::TasksPerHour,
+                    VelocityTrip::IdenticalRequests,
+                ],
+                since: noon(),
+            },
+        ),
+    ]
+}
+
+fn hold_number(hold: &Hold) -> usize {
+    match hold {
+        Hold::BreakerOpen { opened: Opened { cause: BreakerCause::QuotaWall, .. }, .. } => 0,
+        Hold::BreakerOpen { opened: Opened { cause: BreakerCause::Failures, .. }, .. } => 1,
+        Hold::Probing { .. } => 2,
+        Hold::OneAtATime => 3,
+        Hold::TreeHeld { .. } => 4,
+        Hold::SenderHeld { .. } => 5,
+    }
+}
+
 /// Every number from 0 on is there: nothing of the list was left out.
 #[track_caller]
 fn complete(numbers: impl Iterator<Item = usize>, count: usize) {
@@ -222,7 +270,7 @@ fn every_place_of_a_received_task_is_explained() {
 #[test]
 fn every_place_of_a_sent_task_is_explained() {
     let all = sents();
-    complete(all.iter().map(|(_, sent)| sent_number(sent)), 13);
+    complete(all.iter().map(|(_, sent)| sent_number(sent)), 15);
     let text: Vec<String> = all.iter().map(|(name, sent)| told_block(name, &sent.told())).collect();
     insta::assert_snapshot!(text.join("\n"));
 }
@@ -232,6 +280,22 @@ fn everything_a_receiver_says_of_itself_is_explained() {
     let all = peers();
     complete(all.iter().map(|(_, says)| peer_number(says)), 7);
     let text: Vec<String> = all.iter().map(|(name, says)| told_block(name, &says.told())).collect();
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn everything_that_holds_a_queued_task_is_explained_also_by_its_noted_line() {
+    let all = holds();
+    complete(all.iter().map(|(_, hold)| hold_number(hold)), 6);
+    let mut text: Vec<String> = all.iter().map(|(name, hold)| block(name, &explain::held(hold))).collect();
+    text.push(block("backend", &explain::backend_busy("gpu")));
+    let lines = all.iter().map(|(_, hold)| explain::held(hold)).chain([explain::backend_busy("gpu")]);
+    for said in lines {
+        let told = explain::noted_wait(&said.line());
+        assert_eq!((&told.text.what, &told.text.why), (&said.what, &said.why));
+        assert_ne!(told.code, "waits", "a word of its own: {said}");
+        text.push(told_block("noted", &told));
+    }
     insta::assert_snapshot!(text.join("\n"));
 }
 
@@ -270,6 +334,11 @@ fn every_refusal_of_policy_is_explained() {
     };
     let mut text: Vec<String> =
         RefusalCode::ALL.iter().map(|code| block(code.as_str(), &explain::refusal(&full(*code)))).collect();
+    let unfit = Refusal {
+        backends: vec![("local".to_owned(), WhyNot::NoGpu), ("big".to_owned(), WhyNot::VramTooSmall)],
+        ..Refusal::plain(RefusalCode::NoEligibleBackend)
+    };
+    text.push(block("no_eligible_backend of two", &explain::refusal(&unfit)));
     for key in ["run:devbox/2026-11-21@day", "day:2026-11-21", "month:2026-11", "sender:devbox/2026-11"] {
         let window = WindowKey::parse(key).unwrap();
         let refusal =

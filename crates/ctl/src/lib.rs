@@ -13,6 +13,7 @@ mod table;
 mod takeover;
 mod verbs;
 mod views;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -43,15 +44,18 @@ enum Verb {
     Status(verbs::status::Args),
     List(verbs::list::Args),
     Show(verbs::show::Args),
+    Explain(verbs::explain::Args),
     Wait(verbs::wait::Args),
     Result(verbs::result::Args),
     Logs(verbs::logs::Args),
     Cancel(verbs::cancel::Args),
+    Retry(verbs::retry::Args),
     Resend(verbs::resend::Args),
     Kill(verbs::kill::KillArgs),
     Resume(verbs::kill::ResumeArgs),
     Drain(verbs::door::DrainArgs),
     Undrain(verbs::door::UndrainArgs),
+    Doctor(verbs::doctor::Args),
     Verify(verbs::verify::Args),
     Audit(verbs::audit::Args),
     Budget(verbs::budget::Args),
@@ -78,15 +82,18 @@ pub fn main() -> ExitCode {
             Verb::Status(args) => verbs::status::run(&args, &context),
             Verb::List(args) => verbs::list::run(&args, &context),
             Verb::Show(args) => verbs::show::run(&args, &context),
+            Verb::Explain(args) => verbs::explain::run(&args, &context),
             Verb::Wait(args) => verbs::wait::run(&args, &context),
             Verb::Result(args) => verbs::result::run(&args, &context),
             Verb::Logs(args) => verbs::logs::run(&args, &context),
             Verb::Cancel(args) => verbs::cancel::run(&args, &context),
+            Verb::Retry(args) => verbs::retry::run(&args, &context),
             Verb::Resend(args) => verbs::resend::run(&args, &context),
             Verb::Kill(args) => verbs::kill::kill(&args, &context),
             Verb::Resume(args) => verbs::kill::resume(&args, &context),
             Verb::Drain(args) => verbs::door::drain(&args, &context),
             Verb::Undrain(args) => verbs::door::undrain(&args, &context),
+            Verb::Doctor(args) => verbs::doctor::run(&args, &context),
             Verb::Verify(args) => verbs::verify::run(&args, &context),
             Verb::Audit(args) => verbs::audit::run(&args, &context),
             Verb::Budget(args) => verbs::budget::run(&args, &context),
@@ -112,7 +119,7 @@ mod tests {
     /// Words that lead to a command which is not there leave a person alone at the worst time.
     #[test]
     fn no_text_names_a_verb_that_is_not_there() {
-        let planned = ["approvers", "doctor", "explain", "gc", "keys", "report", "retry", "stream"];
+        let planned = ["approvers", "gc", "keys", "report", "stream"];
         let command = Cli::command();
         let missing: Vec<String> = planned
             .into_iter()

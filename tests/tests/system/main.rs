@@ -4,6 +4,7 @@ mod codes;
 mod craft;
 mod doors;
 mod ending;
+mod explaining;
 mod first;
 mod gate;
 mod guards;

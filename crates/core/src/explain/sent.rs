@@ -54,6 +54,13 @@ pub enum Sent {
         /// Why not.
         code: Option<ReasonCode>,
     },
+    /// Its id stood on the lane of a version-2 peer before it was published, and it is never published again.
+    InDoubt,
+    /// The answer of a version-2 peer, which nobody signs.
+    Unsigned {
+        /// What it says. A stranger's word.
+        says: String,
+    },
     /// The answer is there.
     Answered {
         /// How it ended.
@@ -117,9 +124,12 @@ impl Sent {
             Sent::Kept(_) | Sent::NoShare(_) | Sent::InInbox | Sent::Unseen | Sent::CancelAsked => {
                 self.on_its_way()
             }
-            Sent::Conflict | Sent::Late { .. } | Sent::Unanswered { .. } | Sent::NotBelieved { .. } => {
-                self.gone_wrong()
-            }
+            Sent::Conflict
+            | Sent::Late { .. }
+            | Sent::Unanswered { .. }
+            | Sent::NotBelieved { .. }
+            | Sent::InDoubt
+            | Sent::Unsigned { .. } => self.gone_wrong(),
         }
     }
 
@@ -177,6 +187,8 @@ impl Sent {
             | Sent::Late { .. }
             | Sent::Unanswered { .. }
             | Sent::NotBelieved { .. }
+            | Sent::InDoubt
+            | Sent::Unsigned { .. }
             | Sent::Answered { .. } => Told::new(
                 "in_the_inbox",
                 Who::Operator,
@@ -231,6 +243,7 @@ impl Sent {
                     ),
                 )
             }
+            Sent::InDoubt | Sent::Unsigned { .. } => self.of_version_2(),
             Sent::Conflict
             | Sent::Kept(_)
             | Sent::NoShare(_)
@@ -251,6 +264,33 @@ impl Sent {
                 ),
             ),
         }
+    }
+}
+
+impl Sent {
+    fn of_version_2(&self) -> Told {
+        if let Sent::Unsigned { says } = self {
+            return Told::new(
+                "unverified",
+                Who::Sender,
+                Explanation::new(
+                    "has an answer that nobody signed",
+                    format!(
+                        "its receiver speaks version 2, whose answers carry no seal; this one says `{says}`"
+                    ),
+                    "look on the receiver whether that is so; `dispatchctl wait --accept-unverified` takes its word",
+                ),
+            );
+        }
+        Told::new(
+            "in_doubt",
+            Who::Sender,
+            Explanation::new(
+                "may or may not have been taken",
+                "its id stood on the lane before it was published, and its receiver speaks version 2 and would run it again",
+                "look on the receiver whether it ran; if it did not: `dispatchctl retry --force`",
+            ),
+        )
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::table;
+use crate::warnings;
 
 /// Look at the configuration
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,9 @@ fn check(context: &Context) -> Result<Exit, Report> {
         .iter()
         .map(|one| json!({"key": one.key, "value": one.value, "origin": origin(one)}))
         .collect();
-    context.say_json(&json!({"file": config.file, "values": values}))?;
+    let warnings = warnings::of(&config);
+    let told: Vec<_> = warnings.iter().map(|one| json!({"text": one.text, "mend": one.mend})).collect();
+    context.say_json(&json!({"file": config.file, "values": values, "warnings": told}))?;
     let rows: Vec<Vec<String>> = config
         .effective
         .iter()
@@ -45,6 +48,9 @@ fn check(context: &Context) -> Result<Exit, Report> {
         .collect();
     for line in table::lines(&rows) {
         context.say(&line)?;
+    }
+    for warning in &warnings {
+        context.tell(&format!("warning: {}\nmend: {}", warning.text, warning.mend));
     }
     context.tell(&format!("{} holds, and its keys can be read", config.file.display()));
     Ok(Exit::Done)

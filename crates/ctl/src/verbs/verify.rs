@@ -299,22 +299,18 @@ impl<'a> Judge<'a> {
                 };
                 (about("result of", *id), Kind::Result, refused)
             }
-            LaneFile::Killswitch => return Ok(Finding::unsealed(KILLSWITCH)),
-            LaneFile::PendingSummary => {
-                return Ok(Finding::unsealed("a summary of what waits for a person, which nothing rests on"));
-            }
-            LaneFile::Tmp(_) => return Ok(Finding::unsealed(HALF)),
-            LaneFile::Attachment(digest) | LaneFile::Artifact(digest) => return Ok(content(*digest, bytes)),
-            LaneFile::Log(id) => return Ok(Finding::unsealed(about("log of", *id))),
-            LaneFile::ArchivedTask(..) | LaneFile::ArchivedLog(..) | LaneFile::ArchivedResult(..) => {
-                return Ok(Finding::unsealed("a file of the archive, whose name is not that of its kind"));
-            }
-            LaneFile::Evidence { .. } | LaneFile::Refused(_) => return Ok(Finding::unsealed(EVIDENCE)),
-            LaneFile::UnsignedAck(_) => {
-                return Ok(Finding::unsealed(
-                    "an acknowledgement of version 2, which carries no signature and decides nothing",
-                ));
-            }
+            LaneFile::Killswitch
+            | LaneFile::PendingSummary
+            | LaneFile::Tmp(_)
+            | LaneFile::Attachment(_)
+            | LaneFile::Log(_)
+            | LaneFile::ArchivedTask(..)
+            | LaneFile::ArchivedLog(..)
+            | LaneFile::ArchivedResult(..)
+            | LaneFile::Artifact(_)
+            | LaneFile::UnsignedAck(_)
+            | LaneFile::Refused(_)
+            | LaneFile::Evidence { .. } => return Ok(plain(lane, of, bytes)),
         };
         Ok(finding(what, kind, bytes, refused))
     }
@@ -359,10 +355,10 @@ impl<'a> Judge<'a> {
                 (about("decision on", *id), Kind::Decision, refusal(verdict))
             }
             LaneFile::Result(id) => {
-                return Ok(Finding { what: about("result of", *id), ..Finding::unsealed() });
+                return Ok(Finding::unsealed(about("result of", *id)));
             }
             LaneFile::UnsignedAck(id) => {
-                return Ok(Finding { what: about("unsigned approval of", *id), ..Finding::unsealed() });
+                return Ok(Finding::unsealed(about("unsigned approval of", *id)));
             }
             LaneFile::Killswitch
             | LaneFile::PendingSummary
@@ -376,7 +372,7 @@ impl<'a> Judge<'a> {
             | LaneFile::ArchivedResult(..)
             | LaneFile::Artifact(_)
             | LaneFile::Refused(_)
-            | LaneFile::Evidence { .. } => return Ok(Finding::unsealed()),
+            | LaneFile::Evidence { .. } => return Ok(plain(lane, of, bytes)),
         };
         Ok(finding(what, kind, bytes, refused))
     }
@@ -446,6 +442,32 @@ impl<'a> Judge<'a> {
             Some(_) => Waiting::NotWaiting,
         })
     }
+}
+
+/// What a file of a lane is that nobody seals.
+fn plain(lane: &Lane, of: &LaneFile, bytes: &[u8]) -> Finding {
+    let about = |what: &str, id: &TaskId| format!("{what} {id} from {} to {}", lane.from, lane.to);
+    Finding::unsealed(match of {
+        LaneFile::Killswitch => KILLSWITCH.to_owned(),
+        LaneFile::PendingSummary => "a summary of what waits for a person, which nothing rests on".to_owned(),
+        LaneFile::Tmp(_) => HALF.to_owned(),
+        LaneFile::Attachment(digest) | LaneFile::Artifact(digest) => return content(*digest, bytes),
+        LaneFile::Log(id) => about("log of", id),
+        LaneFile::ArchivedTask(_, id) | LaneFile::ArchivedLog(_, id) | LaneFile::ArchivedResult(_, id) => {
+            about("an archived file of", id)
+        }
+        LaneFile::UnsignedAck(id) => about("unsigned approval of", id),
+        LaneFile::Refused(_) | LaneFile::Evidence { .. } => EVIDENCE.to_owned(),
+        LaneFile::Inbox(id)
+        | LaneFile::Cancel(id)
+        | LaneFile::Pending(id)
+        | LaneFile::Terms(id)
+        | LaneFile::Decision(id, _)
+        | LaneFile::Processing(id)
+        | LaneFile::Progress(id)
+        | LaneFile::Done(id)
+        | LaneFile::Result(id) => about("a message of another version about", id),
+    })
 }
 
 /// Content that is named by its digest; bytes that were not read say nothing about it.

@@ -14,7 +14,7 @@ use dispatch_node::durations;
 use dispatch_node::report::{Exit, Form, Report, after_help, tell};
 use dispatch_node::term::{Breaks, cut, visible};
 use dispatch_node::waiting::{self, End, Interest, Sight, Whereabouts};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::result::value;
 use crate::answer::{self, Answering, Printing};
@@ -60,19 +60,50 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
     first_failure.unwrap_or(Ok(Exit::Done))
 }
 
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Printed<'a> {
+    /// `--raw` was given.
+    pub(super) raw: bool,
+    /// `--accept-unverified` was given.
+    pub(super) accept_unverified: bool,
+    /// Members that `--json` prints beside those about the answer; null for none.
+    pub(super) about: &'a Value,
+}
+
+impl Printed<'_> {
+    /// The document, with what it is about.
+    fn document(&self, answer: Value) -> Value {
+        match (self.about.clone(), answer) {
+            (Value::Object(mut about), Value::Object(answer)) => {
+                about.extend(answer);
+                Value::Object(about)
+            }
+            (_, answer) => answer,
+        }
+    }
+}
+
 fn one(args: &Args, config: &Config, task: &Found, context: &Context) -> Result<Exit, Report> {
+    let printed = Printed { raw: args.raw, accept_unverified: args.accept_unverified, about: &Value::Null };
     match task {
-        Found::Sent(sent) => sent_from_here(args, config, sent, context),
+        Found::Sent(sent) => for_answer(config, sent, printed, context),
         Found::Received(_) => loop {
             if let Answering::Verified(answer) = answer::look(config, task)? {
-                return finish(args, &answer.result, &answer.payload, context);
+                return finish(printed, &answer.result, &answer.payload, context);
             }
             thread::sleep(LOOK_EVERY);
         },
     }
 }
 
-fn sent_from_here(args: &Args, config: &Config, sent: &SentTask, context: &Context) -> Result<Exit, Report> {
+/// Waits for the answer to a task that was sent from here.
+pub(super) fn for_answer(
+    config: &Config,
+    sent: &SentTask,
+    printed: Printed<'_>,
+    context: &Context,
+) -> Result<Exit, Report> {
     let desk = Arc::new(sender::desk(config, sent.outgoing.lane())?);
     let id = sent.record.id;
     let mut line =
@@ -80,14 +111,15 @@ fn sent_from_here(args: &Args, config: &Config, sent: &SentTask, context: &Conte
     let interest = if line.shown { Interest::Whereabouts } else { Interest::AnswerOnly };
     let end = waiting::wait(&desk, sent.record.clone(), interest, |sight| line.show(&sight));
     let without = |why: &str| {
-        context.say_json(&json!({"task": id.to_string(), "status": why, "verified": false, "result": null}))
+        let answer = json!({"task": id.to_string(), "status": why, "verified": false, "result": null});
+        context.say_json(&printed.document(answer))
     };
     match end {
         End::Answer(verified) => {
             desk.outgoing.mark_answered(id, verified.payload().status, clock::now())?;
-            finish(args, verified.payload(), verified.bytes(), context)
+            finish(printed, verified.payload(), verified.bytes(), context)
         }
-        End::Unverified(result) => unsigned(args, id, &result, context),
+        End::Unverified(result) => unsigned(printed, id, &result, context),
         End::NotBelieved(refusal) => {
             without("unverified")?;
             let code = refusal.map_or("not_a_regular_file", |refusal| refusal.code.as_str());
@@ -111,44 +143,54 @@ fn sent_from_here(args: &Args, config: &Config, sent: &SentTask, context: &Conte
 }
 
 /// The answer of a version-2 peer settles nothing, so waiting ends with 1 unless its word was asked for.
-fn unsigned(args: &Args, id: TaskId, result: &FlatResult, context: &Context) -> Result<Exit, Report> {
+fn unsigned(
+    printed: Printed<'_>,
+    id: TaskId,
+    result: &FlatResult,
+    context: &Context,
+) -> Result<Exit, Report> {
     let exit = match result.known {
-        Some(status) if args.accept_unverified => waiting::exit_of(status),
+        Some(status) if printed.accept_unverified => waiting::exit_of(status),
         Some(_) | None => Exit::TaskFailed,
     };
-    let status = if args.accept_unverified { result.status.as_str() } else { "unverified" };
+    let status = if printed.accept_unverified { result.status.as_str() } else { "unverified" };
     if context.form() == Form::Json {
         let document = value(result.document.as_bytes());
-        context.say_json(
-            &json!({"task": id.to_string(), "status": status, "verified": false, "result": document}),
-        )?;
+        context.say_json(&printed.document(
+            json!({"task": id.to_string(), "status": status, "verified": false, "result": document}),
+        ))?;
         return Ok(exit);
     }
-    Printing::of(args.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
+    Printing::of(printed.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
     let line = answer::unsigned_line(result);
     if exit == Exit::Done {
         context.tell(&line);
         return Ok(exit);
     }
     let report = Report::new(exit, line);
-    Err(if args.accept_unverified {
+    Err(if printed.accept_unverified {
         report
     } else {
         report.help("--accept-unverified ends as the answer says")
     })
 }
 
-fn finish(args: &Args, result: &TaskResult, payload: &[u8], context: &Context) -> Result<Exit, Report> {
+fn finish(
+    printed: Printed<'_>,
+    result: &TaskResult,
+    payload: &[u8],
+    context: &Context,
+) -> Result<Exit, Report> {
     if context.form() == Form::Json {
-        context.say_json(&json!({
+        context.say_json(&printed.document(json!({
             "task": result.task.to_string(),
             "status": result.status.as_str(),
             "verified": true,
             "result": value(payload),
-        }))?;
+        })))?;
         return Ok(waiting::exit_of(result.status));
     }
-    answer::print_text(result, Printing::of(args.raw.into()))?;
+    answer::print_text(result, Printing::of(printed.raw.into()))?;
     answer::ended(result)
 }
 
