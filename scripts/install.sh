@@ -309,7 +309,8 @@ fi
 say "Next, a node (README, \"Two machines\"):"
 if [ -n "$system" ]; then
     say "  sudo -u $ACCOUNT dispatchctl --config $CONFIGURATION/dispatch.toml init --root DIR --node THIS --peer OTHER --group"
-    say "  systemctl daemon-reload && systemctl enable --now dispatch-watch@THIS"
+    say "  sudo systemctl daemon-reload && sudo systemctl enable --now dispatch-watch@THIS"
+    say "Later \`sudo -u $ACCOUNT dispatchctl …\` and \`sudo -u $ACCOUNT dispatch-send …\`: they find that configuration by themselves."
 else
     say "  dispatchctl init --root DIR --node THIS --peer OTHER"
     say "  dispatch-watch        # or as a service: systemctl --user daemon-reload && systemctl --user enable --now dispatch-watch"

@@ -129,6 +129,8 @@ in_background() {
 # The blocks in order: a line `NODES<TAB>MODE<TAB>number`, and their text in files.
 mkdir "$lab/blocks"
 awk -v dir="$lab/blocks" '
+    /^<!-- lab: (config|exit-codes) -->/ { file = dir "/" $3; printf "" >file; aside = 1; next }
+    /^```[a-z]/ && aside { aside = 0; inside = 1; next }
     /^<!-- lab: / { nodes = $3; mode = $4 == "-->" ? "run" : $4; next }
     /^```/ && inside { inside = 0; close(file); next }
     /^```sh/ && nodes != "" { file = dir "/" ++count; printf "" >file; print nodes "\t" mode "\t" count; inside = 1; nodes = ""; next }
@@ -197,6 +199,19 @@ for node in gpubox devbox; do
 done
 walk
 [ -n "$id" ] || fail 'the README sends no task'
+
+title 'what else the README says'
+dir=$lab/gpubox/.config/dispatch
+{ sed -n '/^root = /p; /^node = /p; /^cluster = /p' "$dir/dispatch.toml" && cat "$lab/blocks/config"; } >"$dir/readme.toml"
+chmod 644 "$dir/readme.toml"
+on gpubox 'dispatchctl --quiet --config .config/dispatch/readme.toml config check' >"$lab/said" ||
+    fail "the README's configuration does not hold"
+cmp -s "$lab/blocks/exit-codes" <(on gpubox 'dispatchctl --help' | sed -n '/^Exit codes:/,$p' | sed 1d) || fail "the README's exit codes are not those of --help"
+sed '/^## What this release does not have/,/^## /d' README.md | grep -oE 'dispatchctl [a-z]+( (show|verify|check|eval|list))?' | sort -u >"$lab/verbs"
+while read -r words; do
+    on gpubox "$words --help" >/dev/null </dev/null || fail "the README names \`$words\`, which is not there"
+done <"$lab/verbs"
+printf 'its configuration holds, its exit codes and its %s verbs are those of the commands\n' "$(wc -l <"$lab/verbs")"
 
 title 'a newer release, while a task runs'
 out=$(on devbox "dispatch-send --to gpubox --request 'echo started >started; until [ -e \"$lab/gpubox/go\" ]; do sleep 0.1; done; echo went on'")
@@ -272,6 +287,39 @@ if command -v systemd-analyze >/dev/null; then
     [ -z "$(find "$lab/root" -type f)" ] || fail "left behind: $(find "$lab/root" -type f)"
 else
     skipped+=('the units (systemd-analyze is not installed)')
+fi
+
+title 'for a machine, with a user of its own'
+# In a private view of the file system: nothing of this machine is changed.
+machine() {
+    unshare --mount --propagation private -- env LAB="$lab" BINS="$bins" NO_COLOR=1 bash -euo pipefail -c '
+        mkdir -p "$LAB/machine/lib" "$LAB/machine/share"
+        cp -a /etc "$LAB/machine/etc" && mount --bind "$LAB/machine/etc" /etc
+        mount -t tmpfs -o mode=755 tmpfs /usr/local && mount --bind "$LAB/machine/lib" /var/lib
+        rm -rf /etc/dispatch
+        cd "$LAB/clone"
+        scripts/install.sh --system --bins "$BINS"
+        chgrp dispatch "$LAB/machine/share" && chmod 2770 "$LAB/machine/share" && chmod 755 "$LAB/machine"
+        cd /
+        service() { setpriv --reuid dispatch --regid dispatch --init-groups --reset-env -- "$@"; }
+        service dispatchctl --config /etc/dispatch/dispatch.toml init --root "$LAB/machine/share/dispatch" \
+            --node gpubox --peer devbox --group >/dev/null
+        service dispatchctl --quiet config check | grep "^state ="
+        # As the unit starts it.
+        start=$(sed -n "s/^ExecStart=//p" /usr/local/lib/systemd/system/dispatch-watch@.service)
+        service ${start//%i/gpubox} --once
+        service dispatchctl status | sed -n 1,2p
+        said=$(systemd-analyze verify dispatch-watch@gpubox.service 2>&1 | grep -F dispatch || true)
+        [ -z "$said" ] || { echo "$said" >&2 && exit 1; }
+        /usr/local/share/dispatch/install.sh --uninstall --system >/dev/null
+        [ -z "$(find /usr/local -type f)" ] || { find /usr/local -type f >&2 && exit 1; }
+        [ -f /etc/dispatch/dispatch.toml ] && [ -f /var/lib/dispatch/.local/state/dispatch/gpubox/ledger.db ]
+    ' 2>&1 | sed "s|$lab|\$LAB|g; s/^/    /"
+}
+if [ "$(id -u)" = 0 ] && unshare --mount --propagation private -- mount -t tmpfs tmpfs /usr/local 2>/dev/null; then
+    machine || fail 'the system install does not work'
+else
+    skipped+=('the system install (no root, or no private mounts here)')
 fi
 
 title 'and away again'

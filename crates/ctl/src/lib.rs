@@ -28,9 +28,13 @@ const EXAMPLES: &str = "  dispatchctl init --root /mnt/shared/dispatch --node gp
   dispatchctl status
   dispatchctl show dacaf1ff";
 
-/// Sets up, shows and steers a node.
+/// Set up, look at and steer a node
+///
+/// Whoever asks and whoever works use the same verbs: what a node knows of a task is shown on either side. What is read is
+/// read from this node's own ledger; what is changed goes through the watcher, so that there is one writer. A task is named
+/// by its id, or by at least 4 characters of its beginning or end. `dispatchctl VERB --help` has examples.
 #[derive(Debug, Parser)]
-#[command(name = "dispatchctl", version, about, after_help = after_help(EXAMPLES), propagate_version = true)]
+#[command(name = "dispatchctl", version, after_help = after_help(EXAMPLES), propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,

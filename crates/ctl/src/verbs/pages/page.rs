@@ -121,7 +121,8 @@ fn body(arg: &Arg) -> String {
             .filter(|value| !value.is_hide_set())
             .map(|value| value.get_name().to_owned())
             .collect();
-        if !possible.is_empty() {
+        // The one value of a word like `-` says nothing that its label does not.
+        if possible.len() > 1 {
             text.push_str(&format!(" [one of: {}]", possible.join(", ")));
         }
         let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
@@ -148,10 +149,14 @@ fn verbs(page: &mut Roff, command: &Command) {
 fn see_also(page: &mut Roff, command: &Command) {
     section(page, "SEE ALSO");
     let own = name(command);
+    let verb = own
+        .strip_prefix("dispatchctl-")
+        .map(|_| "dispatchctl(1) (files, variables, the form of what --json prints)".to_owned());
     let others = ["dispatch-send", "dispatch-ack", "dispatchctl", "dispatch-watch", "dispatch-exec"]
         .into_iter()
-        .filter(|other| *other != own);
-    let pages: Vec<String> = others.map(|other| format!("{other}(1)")).collect();
+        .filter(|other| *other != own && (verb.is_none() || *other != "dispatchctl"))
+        .map(|other| format!("{other}(1)"));
+    let pages: Vec<String> = verb.clone().into_iter().chain(others).collect();
     page.text([roman(pages.join(", "))]);
 }
 

@@ -40,9 +40,10 @@ const SHARE: [Entry; 2] = [
 /// The files that matter to a page.
 pub(super) fn files(page: &str) -> Vec<Entry> {
     let mut list = match page {
-        "dispatchctl-completions" | "dispatchctl-man" | "dispatchctl-policy" | "dispatchctl-policy-eval" => {
-            return Vec::new();
-        }
+        "dispatchctl-kill" | "dispatchctl-resume" => return vec![SHARE[1], STATE],
+        "dispatchctl-init" | "dispatchctl-config-check" => CONFIGURATION.to_vec(),
+        // The command's own page tells them once for all its verbs.
+        _ if page.starts_with("dispatchctl-") => return Vec::new(),
         "dispatch-exec" => {
             return vec![
                 (
@@ -97,9 +98,7 @@ const VERSION_2: Entry = (
 /// The variables that matter to a page.
 pub(super) fn environment(page: &str) -> Vec<Entry> {
     match page {
-        "dispatchctl-completions" | "dispatchctl-man" | "dispatchctl-policy" | "dispatchctl-policy-eval" => {
-            Vec::new()
-        }
+        _ if page.starts_with("dispatchctl-") && page != "dispatchctl-init" => Vec::new(),
         "dispatch-exec" => vec![
             (
                 "PATH, HOME, USER, LANG, TMPDIR",
