@@ -29,7 +29,7 @@ fn the_configuration_is_shown_with_its_origins() {
     let ended = lab.run("a", &["config", "check"]).done();
     assert!(ended.out.contains("root = ") && ended.out.contains("default"), "{}", ended.out);
     let file = lab.config_dir("a").join("dispatch.toml");
-    let text = std::fs::read_to_string(&file).unwrap().replace("[exec]", "[exec]\nmax_paralel = 3");
+    let text = std::fs::read_to_string(&file).unwrap().replace("\n[exec]\n", "\n[exec]\nmax_paralel = 3\n");
     std::fs::write(&file, text).unwrap();
     lab.run("a", &["config", "check"])
         .refused(78, &["unknown key `exec.max_paralel`", "did you mean `max_parallel`?"]);
