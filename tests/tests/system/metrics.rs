@@ -7,8 +7,10 @@ use dispatch_testkit::{Cluster, eventually};
 
 use crate::{cluster, note};
 
-/// Samples by family and labels, in text.
-type Samples = BTreeMap<(String, BTreeMap<String, String>), String>;
+/// A family's name, and labels with their texts.
+type Key = (String, BTreeMap<String, String>);
+/// Samples, in text.
+type Samples = BTreeMap<Key, String>;
 
 /// Reads the text exposition format strictly: HELP and TYPE before a family's samples, every family once and in one piece,
 /// no sample twice, names and numbers of their form, everything escaped, a line feed at the end.
@@ -76,7 +78,7 @@ fn unescape(text: &str, allowed: &str) -> Result<String, String> {
     Ok(plain)
 }
 
-fn sample(line: &str) -> Result<((String, BTreeMap<String, String>), String), String> {
+fn sample(line: &str) -> Result<(Key, String), String> {
     let (name, mut rest) = line.split_once('{').ok_or_else(|| format!("no labels: {line}"))?;
     is_name(name)?;
     let mut labels = BTreeMap::new();

@@ -6,6 +6,7 @@ mod guards;
 mod looking;
 mod running;
 mod taking;
+mod telling;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
