@@ -145,6 +145,7 @@ impl Node {
             Ok(home) if is_same_node(&self.home, &home) => {
                 self.recheck_terms = true;
                 self.reviewed_hour = None;
+                self.reseal();
                 self.home = Home { boot: self.home.boot, clock_suspect: self.home.clock_suspect, ..home };
                 tell("dispatch-watch: configuration, keys and approvers read again");
             }

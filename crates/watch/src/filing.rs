@@ -13,6 +13,8 @@ const FOREIGN_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Whether bytes that stand at a name of ours are ours all the same: the same verified payload, sealed another day.
 pub(crate) type IsMine = Box<dyn Fn(&[u8]) -> WhatStands + Send>;
+/// Whether bytes verify with a key that holds now.
+pub(crate) type Holds = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 /// What stands at a name that this node writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,6 +263,22 @@ pub(crate) fn keep_own(
     let mut alarms = Vec::new();
     publish(share, file, bytes, is_mine, &mut alarms)?;
     Ok(squatted(alarms))
+}
+
+/// As [`keep_own`]; where what stands is this node's, but none of the keys that hold now sealed it, it is replaced.
+pub(crate) fn keep_sealed(
+    share: &dyn Share,
+    file: &File,
+    bytes: &[u8],
+    is_mine: &dyn Fn(&[u8]) -> WhatStands,
+    holds: &dyn Fn(&[u8]) -> bool,
+) -> Result<Vec<File>, ShareError> {
+    let standing = share.read(file, FOREIGN_BYTES_MAX).ok();
+    let is_old = |standing: &[u8]| is_mine(standing) == WhatStands::Mine && !holds(standing);
+    if standing.as_deref().is_some_and(is_old) {
+        return replace_own(share, file, bytes);
+    }
+    keep_own(share, file, bytes, is_mine)
 }
 
 fn squatted(alarms: Vec<Alarm>) -> Vec<File> {

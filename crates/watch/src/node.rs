@@ -576,12 +576,22 @@ impl Node {
             }
         };
         let is_mine = owning::is_mine(&self.home, boot);
+        let holds = owning::holds(&self.home, boot);
         self.tell(move |share| {
-            let squatted = filing::keep_own(share, &File::Boot(node, boot), &record, &is_mine)?;
+            let file = File::Boot(node, boot);
+            // Whoever starts beside this watcher must be able to verify it with the keys that hold now.
+            let squatted = filing::keep_sealed(share, &file, &record, &is_mine, &holds)?;
             filing::discard(share, &below)?;
             Ok(squatted)
         });
         Ok(())
+    }
+
+    /// The keys may have changed: what is sealed with them for as long as the watcher runs is sealed anew, and the next
+    /// heartbeat, from which peers see the keys, comes at once.
+    pub(crate) fn reseal(&mut self) {
+        self.record = None;
+        self.last_beat = None;
     }
 
     /// Writes something at the root that nothing waits for. It answers the names of ours that were squatted on.

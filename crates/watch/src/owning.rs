@@ -23,7 +23,7 @@ use dispatch_spool::share::{Share, ShareError};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::filing::{self, IsMine, WhatStands};
+use crate::filing::{self, Holds, IsMine, WhatStands};
 use crate::home::Home;
 
 /// Names read of `heartbeats/`.
@@ -83,7 +83,12 @@ pub(crate) fn verified(home: &Home, bytes: &[u8], boot: u64) -> Option<BootRecor
 /// Tells this watcher's record from anything else that stands at its name.
 pub(crate) fn is_mine(home: &Home, boot: u64) -> IsMine {
     let (cluster, node, instance) = (home.cluster, home.node.clone(), home.instance);
-    let rings: Vec<KeyRing> = home.rings().map(|(_, ring)| ring.clone()).collect();
+    // One that a key signed which was retired since is still this watcher's: nobody else has its instance.
+    let ours = |ring: &KeyRing| KeyRing {
+        accepted: ring.accepted.iter().chain(&ring.retired).cloned().collect(),
+        retired: Vec::new(),
+    };
+    let rings: Vec<KeyRing> = home.rings().map(|(_, ring)| ours(ring)).collect();
     Box::new(move |bytes| {
         let me = Me { cluster, node: &node, now: clock::now() };
         let rings: Vec<&KeyRing> = rings.iter().collect();
@@ -92,6 +97,17 @@ pub(crate) fn is_mine(home: &Home, boot: u64) -> IsMine {
             Verdict::Accepted(_) => WhatStands::MineButOther,
             Verdict::Refused(_) => WhatStands::Foreign,
         }
+    })
+}
+
+/// Whether a boot record of this watcher verifies with a key that holds now.
+pub(crate) fn holds(home: &Home, boot: u64) -> Holds {
+    let (cluster, node) = (home.cluster, home.node.clone());
+    let rings: Vec<KeyRing> = home.rings().map(|(_, ring)| ring.clone()).collect();
+    Box::new(move |bytes| {
+        let me = Me { cluster, node: &node, now: clock::now() };
+        let rings: Vec<&KeyRing> = rings.iter().collect();
+        matches!(accept_boot(bytes, &node, boot, &me, &rings), Verdict::Accepted(_))
     })
 }
 
@@ -109,10 +125,13 @@ pub(crate) fn record(home: &Home, ledger: Uuid, boot: u64, host_boot_id: Uuid, a
     seal_for_peers(home, Kind::Boot, &record.to_payload())
 }
 
-/// Seals a payload once for every peer that has a key.
+/// Seals a payload for every peer that has a key: with the one that signs, and behind these with those that only verify, so
+/// that a peer sees which keys this node has before it relies on them (`dispatchctl keys`).
 pub(crate) fn seal_for_peers(home: &Home, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let signing = home.rings().filter_map(|(_, ring)| ring.signing());
+    let verifying = home.rings().flat_map(|(_, ring)| ring.accepted.iter().skip(1));
     let keys: Vec<&dyn SealingKey> =
-        home.rings().filter_map(|(_, ring)| ring.signing()).map(|key| -> &dyn SealingKey { key }).collect();
+        signing.chain(verifying).take(kind.signatures_max()).map(|key| -> &dyn SealingKey { key }).collect();
     seal(kind, payload, &keys)
 }
 

@@ -10,6 +10,7 @@ mod gate;
 mod guards;
 mod incidents;
 mod junk;
+mod keys;
 mod killswitch;
 mod ledger;
 mod load;

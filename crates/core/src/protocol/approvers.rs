@@ -50,6 +50,8 @@ pub struct BadLine {
 /// A line that was taken: a key, whose it is, and when it is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approver {
+    /// Its line's number, from 1.
+    pub line: usize,
     /// Who it is, one or more names.
     pub principals: Vec<String>,
     /// Valid from here on.
@@ -71,6 +73,12 @@ impl Approver {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         self.key.fingerprint(ssh_key::HashAlg::Sha256).to_string()
+    }
+
+    /// What kind of key it is, in OpenSSH's word: `ssh-ed25519` …
+    #[must_use]
+    pub fn key_type(&self) -> String {
+        self.key.algorithm().to_string()
     }
 
     /// True if the key is valid at that time.
@@ -106,9 +114,10 @@ impl Approvers {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match read_line(line) {
+            let number = at.saturating_add(1);
+            match read_line(line, number) {
                 Ok(approver) => approvers.lines.push(approver),
-                Err(problem) => approvers.bad.push(BadLine { line: at.saturating_add(1), problem }),
+                Err(problem) => approvers.bad.push(BadLine { line: number, problem }),
             }
         }
         approvers
@@ -148,7 +157,7 @@ impl Approvers {
     }
 }
 
-fn read_line(line: &str) -> Result<Approver, LineProblem> {
+fn read_line(line: &str, number: usize) -> Result<Approver, LineProblem> {
     let (principals, rest) = next_field(line)?;
     let principals = read_principals(principals)?;
     let (second, after) = next_field(rest)?;
@@ -157,6 +166,7 @@ fn read_line(line: &str) -> Result<Approver, LineProblem> {
     let (key, key_blob) = read_key(key_text)?;
     options.check()?;
     Ok(Approver {
+        line: number,
         principals,
         valid_after: options.valid_after,
         valid_before: options.valid_before,

@@ -1,5 +1,6 @@
 //! One file per verb.
 
+pub(crate) mod approvers;
 pub(crate) mod audit;
 pub(crate) mod budget;
 pub(crate) mod cancel;
@@ -8,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod explain;
 pub(crate) mod init;
+pub(crate) mod keys;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;

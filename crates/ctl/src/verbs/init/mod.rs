@@ -17,6 +17,10 @@ use dispatch_node::report::{Exit, Report, after_help};
 
 use crate::context::Context;
 
+pub(crate) use join::Join;
+pub(crate) use node::quoted;
+pub(crate) use text::{APPROVERS_HEAD, Approver};
+
 const EXAMPLES: &str = "  dispatchctl init --root /mnt/shared/dispatch --node devbox --peer gpubox
   dispatchctl init --join dispatch-join.json --root /mnt/shared/dispatch --approver ~/.ssh/id_ed25519.pub
   dispatchctl init                                add what is missing on the share

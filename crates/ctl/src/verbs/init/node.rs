@@ -7,13 +7,12 @@ use dispatch_core::protocol::names::Lane;
 use dispatch_ledger::{Birth, Ledger, LedgerError, Whole};
 use dispatch_node::clock;
 use dispatch_node::config::Config;
-use dispatch_node::door::{AskError, Verb, ask};
 use dispatch_node::files::{
     FileError, Written, create_private_dir, create_synced, read_limited, replace_synced,
 };
 use dispatch_node::ids;
 use dispatch_node::keys;
-use dispatch_node::report::{Exit, Report, one_line};
+use dispatch_node::report::{Exit, Report};
 use dispatch_node::state::WatchLock;
 use dispatch_spool::root::publish_cluster;
 use dispatch_spool::{ErrorKind, Published, create_directories};
@@ -23,8 +22,8 @@ use super::join::Join;
 use super::plan::{LedgerPlan, Pair, Plan};
 use super::text::APPROVERS_HEAD;
 use crate::context::{Context, hold_lock, share};
+use crate::editing::{Told, tell_the_watcher};
 use crate::takeover::{Taken, Takeover, Why};
-use crate::verbs::door::ANSWER_WAIT;
 
 /// Longest file of approvers that is added to.
 const APPROVERS_BYTES_MAX: u64 = 1024 * 1024;
@@ -46,21 +45,9 @@ pub(crate) fn set_up(plan: &Plan, context: &Context) -> Result<(), Report> {
     let join_file = join_file(plan)?;
     say(plan, written, join_file.as_deref(), taken.as_ref(), context)?;
     if written == ConfigWritten::PeerAdded || listed == Listed::More {
-        tell_the_watcher(config, context);
+        let (Told::Yes | Told::NoWatcher | Told::Failed) = tell_the_watcher(config, "init", context);
     }
     Ok(())
-}
-
-/// A running watcher knows approvers and peers as it last read them.
-fn tell_the_watcher(config: &Config, context: &Context) {
-    match ask(&config.state, Verb::Reload, "init", None, ANSWER_WAIT) {
-        // One that starts later reads the files as they are.
-        Ok(_) | Err(AskError::NoWatcher) => {}
-        Err(error) => context.tell(&format!(
-            "the watcher could not be told ({}): send it SIGHUP, or restart it",
-            one_line(&error)
-        )),
-    }
 }
 
 fn key_path(config: &Config, peer: &dispatch_core::protocol::names::NodeName) -> PathBuf {
@@ -269,7 +256,7 @@ fn say(
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = text.chars().all(|ch| ch.is_ascii_alphanumeric() || "/._-+@".contains(ch));
     if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
