@@ -12,12 +12,12 @@ use std::fs;
 use std::time::Duration;
 
 use dispatch_testkit::{eventually, wait};
-use dispatch_tests::api_stand_in::SAID;
-use lab::Lab;
+use lab::{Cost, Lab, Text};
 use serde_json::{Value, json};
 
 /// What one turn of the stand-in costs, as this version of the agent prices it.
 const ONE_TURN: &str = "0.0115";
+const TWO_TURNS: &str = "0.023";
 
 #[test]
 #[ignore = "needs the real agent: scripts/lab-agents.sh"]
@@ -27,9 +27,7 @@ fn an_answer_comes_back_with_its_cost() {
     let document: Value = serde_json::from_str(&sent.out).unwrap();
     let result = lab.only_result();
     assert_eq!(document["status"], "ok", "{document:#}");
-    assert_eq!(result["status"], "ok");
-    assert_eq!(result["final_text"], SAID);
-    assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!(ONE_TURN), &json!("reported")));
+    lab.ended(&result, ("ok", None), Cost::Reported(ONE_TURN), Text::Said);
     assert_eq!(result["usage"]["input_tokens"], 100);
     assert_eq!(
         (&result["agent"]["kind"], &result["agent"]["version"]),
@@ -37,9 +35,7 @@ fn an_answer_comes_back_with_its_cost() {
     );
     assert_eq!(result["permission_mode"], "acceptEdits");
     assert!(result["agent"]["session_id"].as_str().is_some_and(|id| id.len() == 36));
-    assert_eq!(result["reason"], Value::Null);
     assert!(lab.asked().iter().any(|text| text == "Request:\nsay hello"), "{:?}", lab.asked());
-    lab.nothing_left(&result);
 }
 
 #[test]
@@ -50,10 +46,8 @@ fn a_tool_writes_a_file_in_the_workspace() {
         (format!("tool:Write:{}", json!({"file_path": file, "content": "hello\n"})), String::new())
     });
     let result = lab.result_of("write a file", &[]);
-    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)));
+    lab.ended(&result, ("ok", None), Cost::Reported(TWO_TURNS), Text::Said);
     assert_eq!(fs::read_to_string(lab.workspace().join("hello.txt")).unwrap(), "hello\n");
-    assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!("0.023"), &json!("reported")));
-    lab.nothing_left(&result);
 }
 
 #[test]
@@ -63,16 +57,9 @@ fn an_api_that_fails_and_one_that_refuses_the_key_are_told_apart() {
         let lab = Lab::new(scenario, "");
         let sent = lab.send("say hello", &["--wait"]).code(1);
         let result = lab.only_result();
-        assert_eq!(
-            (&result["status"], &result["reason"]["code"]),
-            (&json!("error"), &json!(code)),
-            "{result:#}"
-        );
+        lab.ended(&result, ("error", Some(code)), Cost::Reported("0"), Text::Holds("the stand-in answers"));
         let words = result["final_text"].as_str().unwrap();
-        assert!(words.contains("the stand-in answers"), "{words}");
         assert_eq!((sent.out.trim_end(), &result["exit_code"]), (words, &json!(1)));
-        assert_eq!((&result["cost"]["usd"], &result["cost"]["basis"]), (&json!("0"), &json!("reported")));
-        lab.nothing_left(&result);
     }
 }
 
@@ -84,15 +71,11 @@ fn a_permission_that_was_denied_is_no_success() {
         (format!("tool:Write:{}", json!({"file_path": file, "content": "hello\n"})), String::new())
     });
     let result = lab.result_of("write a file elsewhere", &[]);
-    assert_eq!(
-        (&result["status"], &result["reason"]["code"]),
-        (&json!("refuted"), &json!("permission_denied"))
-    );
-    assert_eq!((&result["exit_code"], &result["final_text"]), (&json!(0), &json!(SAID)));
+    lab.ended(&result, ("refuted", Some("permission_denied")), Cost::Reported(TWO_TURNS), Text::Said);
+    assert_eq!(result["exit_code"], 0);
     let denials = result["permission_denials"].as_array().unwrap();
     assert!(denials.len() == 1 && denials[0].as_str().unwrap().starts_with("Write /"), "{denials:?}");
     assert!(!lab.workspace().with_file_name("elsewhere.txt").exists());
-    lab.nothing_left(&result);
 }
 
 #[test]
@@ -100,13 +83,7 @@ fn a_permission_that_was_denied_is_no_success() {
 fn a_costly_loop_ends_at_its_ceiling() {
     let lab = Lab::new("loop", "");
     let result = lab.result_of("go on", &[]);
-    assert_eq!(
-        (&result["status"], &result["reason"]["code"]),
-        (&json!("over_budget"), &json!("over_budget"))
-    );
-    assert_eq!((&result["cost"]["basis"], &result["final_text"]), (&json!("reported"), &Value::Null));
-    assert!(result["cost"]["usd"].as_str().unwrap().parse::<f64>().unwrap() >= 1.0, "{result:#}");
-    lab.nothing_left(&result);
+    lab.ended(&result, ("over_budget", Some("over_budget")), Cost::ReportedFrom(1.0), Text::None);
 }
 
 #[test]
@@ -115,9 +92,7 @@ fn a_response_that_stops_in_the_middle_ends_with_the_wall_clock() {
     let lab = Lab::new("stuck", "");
     drop(lab.send("say hello", &["--wait", "--timeout", "8s"]).code(124));
     let result = lab.only_result();
-    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("timeout"), &json!("timeout")));
-    lab.is_charged(&result);
-    lab.nothing_left(&result);
+    lab.ended(&result, ("timeout", Some("timeout")), Cost::Charged, Text::None);
 }
 
 #[test]
@@ -126,9 +101,7 @@ fn an_api_that_never_answers_ends_with_the_silence() {
     let lab = Lab::new("mute", "");
     drop(lab.send("say hello", &["--wait", "--silence", "6s"]).code(124));
     let result = lab.only_result();
-    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("silent"), &json!("silent")));
-    lab.is_charged(&result);
-    lab.nothing_left(&result);
+    lab.ended(&result, ("silent", Some("silent")), Cost::Charged, Text::None);
 }
 
 #[test]
@@ -136,8 +109,7 @@ fn an_api_that_never_answers_ends_with_the_silence() {
 fn a_response_that_is_cut_off_is_asked_for_again() {
     let lab = Lab::new("drop", "");
     let result = lab.result_of("say hello", &[]);
-    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)), "{result:#}");
-    lab.nothing_left(&result);
+    lab.ended(&result, ("ok", None), Cost::ReportedFrom(0.0115), Text::Said);
 }
 
 #[test]
@@ -145,10 +117,8 @@ fn a_response_that_is_cut_off_is_asked_for_again() {
 fn an_answer_of_ten_megabytes_is_an_answer() {
     let lab = Lab::new("long:10000000", "");
     let result = lab.result_of("say much", &[]);
-    assert_eq!(result["status"], "ok", "{:#}", result["reason"]);
+    lab.ended(&result, ("ok", None), Cost::ReportedFrom(0.0115), Text::Holds("0123456789abcdef"));
     assert_eq!(result["final_text"].as_str().unwrap(), "0123456789abcdef".repeat(500));
-    assert_eq!(result["cost"]["basis"], "reported");
-    lab.nothing_left(&result);
 }
 
 /// A shell command that leaves children of several kinds behind and says so in a file.
@@ -168,13 +138,7 @@ fn a_cancel_ends_a_tool_that_runs_and_keeps_the_cost() {
     eventually("the tool runs", || lab.workspace().join("running").exists());
     drop(lab.cluster.a().ctl(["cancel", &id]).ok());
     let result = lab.cluster.answered(&id, "cancelled");
-    assert_eq!(
-        (&result["cost"]["usd"], &result["cost"]["basis"]),
-        (&json!(ONE_TURN), &json!("reported")),
-        "{result:#}"
-    );
-    assert_eq!(result["final_text"], Value::Null);
-    lab.nothing_left(&result);
+    lab.ended(&result, ("cancelled", Some("cancelled")), Cost::Reported(ONE_TURN), Text::None);
 }
 
 #[test]
@@ -190,9 +154,7 @@ fn kill_now_ends_the_whole_tree_at_once() {
     wait::within(Duration::from_secs(5), "the agent has gone", || lab.agents().is_empty());
     drop(kill.join().unwrap());
     let result = lab.cluster.answered(&id, "killed");
-    assert_eq!(result["final_text"], Value::Null);
-    lab.is_charged(&result);
-    lab.nothing_left(&result);
+    lab.ended(&result, ("killed", Some("killed")), Cost::Charged, Text::None);
 }
 
 #[test]
@@ -205,15 +167,10 @@ fn a_request_is_text_whatever_it_begins_with() {
     for request in [settings.as_str(), "-", "/cost", "/clear", "@/etc/passwd", "see @\"/etc/passwd\" please"]
     {
         let result = lab.result_of(request, &[]);
-        assert_eq!(
-            (&result["status"], &result["final_text"]),
-            (&json!("ok"), &json!(SAID)),
-            "{request}: {result:#}"
-        );
+        lab.ended(&result, ("ok", None), Cost::Reported(ONE_TURN), Text::Said);
         let asked = lab.asked();
         assert!(asked.iter().any(|text| *text == format!("Request:\n{request}")), "{request}: {asked:?}");
         assert!(!asked.iter().any(|text| text.contains("root:x:0")), "{request} reads a file");
-        lab.nothing_left(&result);
     }
     assert!(!lab.workspace().join("hooked").exists());
 }
@@ -224,23 +181,23 @@ fn a_hostile_workspace_changes_nothing() {
     let lab = Lab::new("text", "");
     lab.make_workspace_hostile();
     let result = lab.result_of("say hello", &[]);
-    assert_eq!((&result["status"], &result["final_text"]), (&json!("ok"), &json!(SAID)), "{result:#}");
+    lab.ended(&result, ("ok", None), Cost::Reported(ONE_TURN), Text::Said);
     let scenarios = lab.scenarios();
     assert!(scenarios.iter().all(|scenario| scenario == "text") && !scenarios.is_empty(), "{scenarios:?}");
     assert_eq!(result["permission_mode"], "acceptEdits");
     assert!(!lab.workspace().join("hooked").exists());
-    lab.nothing_left(&result);
 }
 
 #[test]
 #[ignore = "needs the real agent: scripts/lab-agents.sh"]
 fn unrestricted_as_root_is_refused_before_the_agent_starts() {
     if !rustix::process::geteuid().is_root() {
+        // `scripts/lab-agents.sh` says so: what a passing test prints is not shown.
         return;
     }
     let lab = Lab::new("text", "[profile.default]\npermission_mode = \"bypassPermissions\"\n");
     let result = lab.result_of("say hello", &[]);
-    assert_eq!((&result["status"], &result["reason"]["code"]), (&json!("error"), &json!("cannot_start")));
+    lab.ended(&result, ("error", Some("cannot_start")), Cost::Nothing, Text::None);
     assert!(result["reason"]["text"].as_str().unwrap().contains("root"), "{result:#}");
     assert!(lab.scenarios().is_empty());
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dispatch_testkit::cluster::Watcher;
 use dispatch_testkit::process::Ended;
 use dispatch_testkit::{Cluster, bins, process, wait};
-use dispatch_tests::api_stand_in::StandIn;
+use dispatch_tests::api_stand_in::{SAID, StandIn};
 use serde_json::{Value, json};
 
 /// For a profile: shell commands need no permission.
@@ -133,23 +133,79 @@ impl Lab {
         lines.filter(|line| !line.is_empty() && !line.contains("dispatchctl")).collect()
     }
 
+    /// Asserts everything that every run must show: its status with the code of its reason, what it is charged on which
+    /// basis, its final text, and that nothing of the agent lives on.
+    #[track_caller]
+    pub(crate) fn ended(&self, result: &Value, (status, code): (&str, Option<&str>), cost: Cost, text: Text) {
+        assert_eq!(
+            (&result["status"], &result["reason"]["code"]),
+            (&json!(status), &json!(code)),
+            "{result:#}"
+        );
+        cost.holds(&result["cost"]);
+        match text {
+            Text::Said => assert_eq!(result["final_text"], SAID, "{result:#}"),
+            Text::Holds(part) => assert!(
+                result["final_text"].as_str().is_some_and(|text| text.contains(part)),
+                "no `{part}` in {}",
+                result["final_text"]
+            ),
+            Text::None => assert_eq!(result["final_text"], Value::Null, "{result:#}"),
+        }
+        self.nothing_left(result);
+    }
+
     /// Asserts that nothing of the agent lives on, by the result's word and by looking.
     #[track_caller]
-    pub(crate) fn nothing_left(&self, result: &Value) {
-        assert_eq!(result["containment"]["descendants_left"], 0, "{result:#}");
+    fn nothing_left(&self, result: &Value) {
+        let contained = &result["containment"];
+        // An agent that was never spawned had nothing to contain.
+        let was_none = contained.is_null() && result["agent"].is_null() && result["output_bytes"] == 0;
+        assert!(contained["descendants_left"] == 0 || was_none, "{result:#}");
         let gone = wait::try_within(std::time::Duration::from_secs(5), || self.agents().is_empty());
         assert!(gone.is_some(), "still alive: {:?}", self.agents());
     }
+}
 
-    /// Asserts that a run without a figure of its own is charged with all that was reserved for it, never with nothing.
+/// What a run is charged.
+#[derive(Clone, Copy)]
+pub(crate) enum Cost {
+    /// Exactly this, as the agent reported it.
+    Reported(&'static str),
+    /// At least this, as the agent reported it.
+    ReportedFrom(f64),
+    /// What the agent reported, else all that was reserved: never nothing.
+    Charged,
+    /// Nothing: it never ran.
+    Nothing,
+}
+
+impl Cost {
     #[track_caller]
-    pub(crate) fn is_charged(&self, result: &Value) {
-        let cost = &result["cost"];
-        match cost["basis"].as_str() {
-            Some("reserved") => assert_eq!(cost["usd"], cost["reserved_usd"], "{result:#}"),
-            _ => assert!(cost["basis"] == "reported" && cost["usd"] != "0", "{result:#}"),
+    fn holds(self, cost: &Value) {
+        let basis = cost["basis"].as_str().unwrap_or_default();
+        let usd = cost["usd"].as_str().unwrap_or_default();
+        match self {
+            Cost::Reported(wanted) => assert_eq!((basis, usd), ("reported", wanted)),
+            Cost::ReportedFrom(least) => {
+                assert!(basis == "reported" && usd.parse::<f64>().unwrap() >= least, "{cost:#}");
+            }
+            Cost::Charged if basis == "reserved" => assert_eq!(cost["usd"], cost["reserved_usd"], "{cost:#}"),
+            Cost::Nothing => assert!(matches!(usd, "" | "0"), "{cost:#}"),
+            Cost::Charged => assert!(basis == "reported" && usd != "0", "{cost:#}"),
         }
     }
+}
+
+/// The final text of a run.
+#[derive(Clone, Copy)]
+pub(crate) enum Text {
+    /// What the stand-in says.
+    Said,
+    /// A text with this in it.
+    Holds(&'static str),
+    /// None.
+    None,
 }
 
 fn workspace_of(cluster: &Cluster) -> PathBuf {
