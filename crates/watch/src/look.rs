@@ -18,6 +18,9 @@ const SMALL_BYTES_MAX: u64 = wide(SMALL_ENVELOPE_BYTES_MAX);
 
 /// Names read of one inbox before the lane counts as flooded (protocol section 4).
 pub(crate) const INBOX_NAMES_MAX: usize = 200_000;
+/// Names read of an inbox that nothing is taken from: enough to see whether something waits there. A full lane with a
+/// hundred thousand names behind it costs no more than an empty one.
+const NAMES_MAX_WITHOUT_ROOM: usize = 64;
 /// Names read of every other directory.
 const NAMES_MAX: usize = 100_000;
 /// Bytes of tasks read in one pass (protocol section 4).
@@ -181,7 +184,8 @@ pub(crate) struct LaneAsk {
 
 /// Looks at a lane.
 pub(crate) fn lane(share: &dyn Share, ask: &LaneAsk) -> Result<LaneLook, ShareError> {
-    let listing = share.list(&Dir::lane(&ask.lane, Area::Inbox), INBOX_NAMES_MAX)?;
+    let names_max = if ask.room == 0 { NAMES_MAX_WITHOUT_ROOM } else { INBOX_NAMES_MAX };
+    let listing = share.list(&Dir::lane(&ask.lane, Area::Inbox), names_max)?;
     let (inbox, rest) = read_inbox(share, ask, &listing);
     let controls = share.list(&Dir::lane(&ask.lane, Area::Control), NAMES_MAX)?;
     let controls = controls
@@ -248,7 +252,8 @@ fn read_inbox(share: &dyn Share, ask: &LaneAsk, listing: &Listing) -> (Vec<Found
         inbox.push(found);
     }
     if listing.end == ListingEnd::Limit && rest == Rest::None {
-        rest = Rest::Flooded;
+        // Strangers fill what was listed. Without room it was little, and says nothing of a flood.
+        rest = if ask.room == 0 { Rest::NoRoom } else { Rest::Flooded };
     }
     (inbox, rest)
 }

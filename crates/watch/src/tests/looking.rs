@@ -1,13 +1,16 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dispatch_core::protocol::names::{Lane, NodeName};
 use dispatch_spool::posix::PosixShare;
 use dispatch_spool::share::Share;
 
 use super::{Bench, bench, id, key};
 use crate::attempts::Care;
+use crate::look::{self, LaneAsk, Rest};
 use crate::node::{Node, Reach};
 use crate::reply::Reply;
 use crate::wake::{Wake, Wakes};
@@ -108,7 +111,7 @@ fn an_answer_to_an_older_round_is_no_look_of_this_one() {
     let mut watched = watched(bench());
     watched.node.start_round().unwrap();
     watched.node.again = false;
-    let gone = crate::look::RootLook::Gone(dispatch_spool::root::Unreachable::NoCluster);
+    let gone = look::RootLook::Gone(dispatch_spool::root::Unreachable::NoCluster);
     let complete = watched.node.answered(Done {
         place: Place::Root,
         reply: Reply::Root { round: 0, look: gone, took: Duration::ZERO },
@@ -130,4 +133,27 @@ fn junk_before_a_good_task_keeps_it_waiting_for_no_pass() {
     assert!(watched.node.ledger.task(&key(200)).unwrap().is_some());
     // A hundred are set aside by one pass; the rest is worth a look at once.
     assert!(watched.node.again);
+}
+
+#[test]
+fn a_lane_without_room_is_not_read_through() {
+    let watched = watched(bench());
+    let share = PosixShare::new(watched.share.clone(), NodeName::new("gpubox").unwrap());
+    let ask = LaneAsk {
+        lane: Lane::parse("devbox-to-gpubox").unwrap(),
+        room: 0,
+        files_max: 256,
+        busy: Arc::new(BTreeSet::new()),
+        after: None,
+        only: None,
+    };
+    assert_eq!(look::lane(&share, &ask).unwrap().rest, Rest::None, "nothing waits");
+    // Names of no task, more than are read: what lies behind them is unknown, and no reason to read on.
+    for number in 0..200 {
+        fs::write(watched.share.join(format!("devbox-to-gpubox/inbox/{number}.stranger")), "").unwrap();
+    }
+    let seen = look::lane(&share, &ask).unwrap();
+    assert_eq!((seen.inbox.len(), seen.rest), (0, Rest::NoRoom));
+    let seen = look::lane(&share, &LaneAsk { room: 1, ..ask }).unwrap();
+    assert_eq!((seen.inbox.len(), seen.rest), (0, Rest::None), "with room it is read to its end");
 }
