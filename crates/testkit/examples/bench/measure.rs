@@ -107,13 +107,51 @@ pub fn cpu_ms(pid: i32) -> f64 {
     ns.sum::<f64>() / 1e6
 }
 
-/// Resident memory of a process, in MB.
+/// How much memory a process has, or had at most.
+#[derive(Clone, Copy)]
+pub enum Memory {
+    /// Resident now.
+    Now,
+    /// Resident at most, since it began.
+    Peak,
+}
+
+/// Resident memory of a process, in MB; none when it has gone.
 #[must_use]
-pub fn resident_mb(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let kib =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
-    kib.unwrap_or(f64::NAN) * 1024.0 / 1e6
+pub fn resident_mb(pid: i32, memory: Memory) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let name = match memory {
+        Memory::Now => "VmRSS:",
+        Memory::Peak => "VmHWM:",
+    };
+    let kib: f64 =
+        status.lines().find_map(|line| line.strip_prefix(name)?.trim().split(' ').next()?.parse().ok())?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+/// A process is still once it has had no processor for so long.
+const STILL: Duration = Duration::from_millis(40);
+
+/// What one burst of work of a process took.
+pub struct Burst {
+    /// From its beginning to when it was still, in milliseconds.
+    pub wall_ms: f64,
+    /// On processors, in milliseconds.
+    pub cpu_ms: f64,
+}
+
+/// Wakes a still process by `wake` and waits until it is still again.
+pub fn burst(pid: i32, wake: impl Fn()) -> Burst {
+    let (before, start) = (cpu_ms(pid), Instant::now());
+    wake();
+    let (mut last, mut changed) = (before, Duration::ZERO);
+    while start.elapsed() < changed + STILL {
+        let now = cpu_ms(pid);
+        if now > last {
+            (last, changed) = (now, start.elapsed());
+        }
+    }
+    Burst { wall_ms: ms(changed), cpu_ms: last - before }
 }
 
 /// The load average.

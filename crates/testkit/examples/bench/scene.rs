@@ -10,8 +10,8 @@ use dispatch_testkit::cluster::names;
 use dispatch_testkit::{Bins, Cluster, Watcher};
 
 use crate::Plan;
-use crate::measure::{Floor, Samples, cpu_ms, monotonic_ns, ms, resident_mb};
-use crate::table;
+use crate::measure::{Floor, Memory, Samples, cpu_ms, monotonic_ns, ms, resident_mb};
+use crate::table::{Goal, Row, Table};
 
 /// Between two single tasks: the node is idle again.
 const PAUSE: Duration = Duration::from_millis(30);
@@ -69,8 +69,22 @@ impl Scene {
         command
     }
 
+    fn result_of(&self, id: &str) -> PathBuf {
+        self.cluster.lane("a", "b").join(format!("done/{id}.result.json"))
+    }
+
+    fn results(&self) -> usize {
+        let done = names(&self.cluster.lane("a", "b").join("done"));
+        done.iter().filter(|name| name.ends_with(".result.json")).count()
+    }
+
+    /// When the agent of a task began, in nanoseconds of the monotonic clock.
+    fn began(&self, id: &str) -> u64 {
+        fs::read_to_string(self.notes.join(id)).unwrap().parse().unwrap()
+    }
+
     /// Seals what the other measurements need, and measures the command itself while nobody takes the tasks.
-    pub fn send(&mut self, plan: &Plan) {
+    pub fn send(&mut self, plan: &Plan, table: &mut Table) {
         let (mut floor, mut samples) = (self.floor(), Samples::default());
         for _ in 0..plan.singles {
             floor.sample();
@@ -78,7 +92,7 @@ impl Scene {
             assert!(self.send_command(&[]).status().unwrap().success());
             samples.push(ms(start.elapsed()));
         }
-        for _ in 0..plan.backlog * plan.drains {
+        for _ in 0..plan.backlog * plan.drains * 2 {
             assert!(self.send_command(&[]).status().unwrap().success());
         }
         let held = self.dir().join("held");
@@ -87,12 +101,13 @@ impl Scene {
             self.held.push(held.join(&name));
         }
         self.held.reverse();
-        table::floor(&floor);
-        table::samples("`dispatch-send`, wall", &samples, &floor, "≤ 4 ms");
+        table.add_floor(&floor);
+        let row = Row::times("enqueue", "`dispatch-send`, wall", &samples, Some(&floor));
+        table.add(&row.goal(Goal::AtMost(4.0)));
     }
 
     /// From the moment a task appears in the inbox of an idle node to the first instruction of its agent.
-    pub fn single(&mut self, plan: &Plan) {
+    pub fn single(&mut self, plan: &Plan, table: &mut Table) {
         self.b = Some(self.cluster.b().watch());
         thread::sleep(Duration::from_secs(1));
         let (mut floor, mut samples) = (self.floor(), Samples::default());
@@ -101,19 +116,36 @@ impl Scene {
             let file = self.held.pop().unwrap();
             let name = file.file_name().unwrap().to_string_lossy().into_owned();
             let id = name.trim_end_matches(".json").to_owned();
-            let result = self.cluster.lane("a", "b").join(format!("done/{id}.result.json"));
             let appears = monotonic_ns();
             fs::rename(&file, self.inbox().join(&name)).unwrap();
-            wait_for("a result", || result.exists());
-            let began: u64 = fs::read_to_string(self.notes.join(&id)).unwrap().parse().unwrap();
-            samples.push((began - appears) as f64 / 1e6);
+            wait_for("a result", || self.result_of(&id).exists());
+            samples.push((self.began(&id) - appears) as f64 / 1e6);
             thread::sleep(PAUSE);
         }
-        table::samples("task appears in the inbox → agent's first instruction", &samples, &floor, "≤ 6 ms");
+        let what = "task appears in the inbox → agent's first instruction";
+        let row = Row::times("start", what, &samples, Some(&floor));
+        table.add(&row.goal(Goal::AtMost(6.0)));
+    }
+
+    /// The same from the beginning of the command that sends it.
+    pub fn command_to_start(&mut self, plan: &Plan, table: &mut Table) {
+        let (mut floor, mut samples) = (self.floor(), Samples::default());
+        for _ in 0..plan.singles {
+            floor.sample();
+            let begun = monotonic_ns();
+            let sent = self.send_command(&[]).stdout(Stdio::piped()).output().unwrap();
+            let said = String::from_utf8(sent.stdout).unwrap();
+            let id = said.split('\t').next().unwrap().trim();
+            wait_for("a result", || self.result_of(id).exists());
+            samples.push((self.began(id) - begun) as f64 / 1e6);
+            thread::sleep(PAUSE);
+        }
+        let what = "`dispatch-send` begins → agent's first instruction";
+        table.add(&Row::times("send_to_start", what, &samples, Some(&floor)));
     }
 
     /// The whole way there and back.
-    pub fn round_trips(&mut self, plan: &Plan) {
+    pub fn round_trips(&mut self, plan: &Plan, table: &mut Table) {
         let (mut floor, mut samples) = (self.floor(), Samples::default());
         for _ in 0..plan.singles / 3 {
             floor.sample();
@@ -122,59 +154,72 @@ impl Scene {
             samples.push(ms(start.elapsed()));
             thread::sleep(PAUSE);
         }
-        table::samples("`dispatch-send --wait`, wall", &samples, &floor, "");
+        table.add(&Row::times("round_trip", "`dispatch-send --wait`, wall", &samples, Some(&floor)));
+    }
+
+    /// Tasks sent one command after the other, until the last has its result.
+    pub fn by_command(&mut self, plan: &Plan, table: &mut Table) {
+        let mut floor = self.floor();
+        (0..10).for_each(|_| floor.sample());
+        let all = self.results() + plan.backlog;
+        let start = Instant::now();
+        for _ in 0..plan.backlog {
+            assert!(self.send_command(&[]).status().unwrap().success());
+        }
+        wait_slowly("all results", || self.results() >= all);
+        let rate = plan.backlog as f64 / start.elapsed().as_secs_f64();
+        (0..10).for_each(|_| floor.sample());
+        let what = format!("{} trivial tasks, one command each, to the last result", plan.backlog);
+        let mut row = Row::new("by_command", what, "tasks/s", rate);
+        row.floors = Some(1_000.0 / rate / floor.both());
+        table.add(&row);
     }
 
     /// A backlog that lies in the inbox at once.
-    pub fn drain(&mut self, plan: &Plan) {
+    pub fn drain(&mut self, plan: &Plan, parallel: usize, table: &mut Table) {
+        self.b = None;
+        self.cluster.b().configure(&format!("[exec]\nmax_parallel = {parallel}"));
+        self.b = Some(self.cluster.b().watch());
+        thread::sleep(Duration::from_secs(1));
         let (mut floor, mut rates) = (self.floor(), Samples::default());
-        let done = self.cluster.lane("a", "b").join("done");
-        let results = || names(&done).iter().filter(|name| name.ends_with(".result.json")).count();
         for _ in 0..plan.drains {
             (0..10).for_each(|_| floor.sample());
-            let all = results() + plan.backlog;
+            let all = self.results() + plan.backlog;
             let start = Instant::now();
             for _ in 0..plan.backlog {
                 let file = self.held.pop().unwrap();
                 fs::rename(&file, self.inbox().join(file.file_name().unwrap())).unwrap();
             }
-            wait_slowly("all results", || results() >= all);
+            wait_slowly("all results", || self.results() >= all);
             rates.push(plan.backlog as f64 / start.elapsed().as_secs_f64());
             (0..10).for_each(|_| floor.sample());
             thread::sleep(Duration::from_secs(1));
         }
-        let (rate, lowest) = (rates.median(), rates.quantile(0.0));
-        table::row(
-            &format!("{} trivial tasks, 8 in parallel, from a backlog ({} runs)", plan.backlog, rates.len()),
-            &format!("{rate:.0} tasks/s"),
-            &format!("{lowest:.0} (lowest)"),
-            &format!("{:.1} per task", 1_000.0 / rate / floor.both()),
-            "≥ 150/s",
+        let rate = rates.median();
+        let what = format!(
+            "{} trivial tasks from a backlog, {parallel} in parallel ({} runs)",
+            plan.backlog,
+            rates.len()
         );
+        let key = if parallel == 8 { "drained_8" } else { "drained_2" };
+        let mut row = Row::new(key, what, "tasks/s", rate);
+        (row.worse, row.floors) = (Some(rates.quantile(0.0)), Some(1_000.0 / rate / floor.both()));
+        table.add(&row.goal(if parallel == 8 { Goal::AtLeast(150.0) } else { Goal::None }));
     }
 
     /// A watcher that has nothing to do, after everything before.
-    pub fn idle(&mut self, plan: &Plan) {
+    pub fn idle(&mut self, plan: &Plan, table: &mut Table) {
         let pid = self.b.as_ref().unwrap().pid();
         thread::sleep(Duration::from_secs(2));
         let (before, start) = (cpu_ms(pid), Instant::now());
         thread::sleep(Duration::from_secs(plan.idle_s));
-        let spent = cpu_ms(pid) - before;
-        let percent = spent / ms(start.elapsed()) * 100.0;
-        table::row(
-            &format!("watcher idle for {} s: processor time per minute", plan.idle_s),
-            &format!("{:.1} ms ({percent:.3} % of a core)", percent * 600.0),
-            "",
-            "",
-            "≤ 0.05 %",
-        );
-        table::row(
-            "watcher after all this: resident",
-            &format!("{:.1} MB", resident_mb(pid)),
-            "",
-            "",
-            "≤ 15 MB",
-        );
+        let per_minute = (cpu_ms(pid) - before) / ms(start.elapsed()) * 60_000.0;
+        let what = format!("watcher idle for {} s: processor time per minute", plan.idle_s);
+        // 0.05 % of a core.
+        table.add(&Row::new("idle_cpu", what, "ms", per_minute).goal(Goal::AtMost(30.0)));
+        let memory = resident_mb(pid, Memory::Now).unwrap_or(f64::NAN);
+        let row = Row::new("idle_mb", "watcher after all this: resident", "MB", memory);
+        table.add(&row.goal(Goal::AtMost(15.0)));
         drop((self.a.take(), self.b.take()));
     }
 }
