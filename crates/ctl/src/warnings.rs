@@ -5,7 +5,7 @@ use std::fs;
 use dispatch_core::protocol::approvers::Approvers;
 use dispatch_node::agents::{find_program, search_path};
 use dispatch_node::clock;
-use dispatch_node::config::{AgentKind, Billing, Config, PeerGate};
+use dispatch_node::config::{AgentKind, Billing, Config, PeerGate, Profile};
 use dispatch_node::keys::approvers_text;
 
 /// Something to look at, and what to do about it.
@@ -24,6 +24,7 @@ impl Warning {
 /// Everything that is to be said about a configuration.
 pub(crate) fn of(config: &Config) -> Vec<Warning> {
     let mut warnings = money(config);
+    warnings.extend(prices(config));
     warnings.extend(people(config));
     warnings.extend(profiles(config));
     warnings.extend(programs(config));
@@ -50,6 +51,21 @@ fn money(config: &Config) -> Vec<Warning> {
         format!("paid work is off, and these profiles are paid for: {}", metered.join(", ")),
         format!("set under [budget] above 0: {}", off.join(", ")),
     )]
+}
+
+/// What is metered at prices that somebody looked up long ago.
+fn prices(config: &Config) -> Option<Warning> {
+    let old = config.prices.old_at(clock::now());
+    let is_priced =
+        |profile: &Profile| profile.billing == Billing::Metered && profile.agent != AgentKind::Command;
+    if old.is_empty() || !config.profiles.values().any(is_priced) {
+        return None;
+    }
+    let oldest = config.prices.oldest().map(|day| day.to_string()).unwrap_or_default();
+    Some(Warning::new(
+        format!("prices were looked up more than 90 days ago, the oldest on {oldest}: {}", old.join(", ")),
+        "compare them with the list prices of today: a `[price.MODEL]` with a new `as_of`, or a newer release",
+    ))
 }
 
 /// A gate that nobody can open.

@@ -11,6 +11,7 @@ use dispatch_node::job::{AgentKind, Cost, Order, OutcomeStatus, Reason, Usage};
 
 use crate::ending::{Exit, Haste, Rung};
 use crate::launch::CannotStart;
+use crate::meter::Meter;
 
 /// What is started. It has no `Debug`, because variables hold secrets.
 pub(crate) struct Recipe {
@@ -72,6 +73,8 @@ pub(crate) trait Agent {
     fn tool_open_since(&self) -> Option<Instant>;
     /// When its tree is ended because the run is over, though its process lives; `None` while the run goes on.
     fn over_at(&self) -> Option<Instant>;
+    /// What its usage comes to; `None` for agents that show none.
+    fn meter(&self) -> Option<&Meter>;
     /// How far it is.
     fn how_far(&self) -> HowFar;
     /// How it is asked to end, before everything is killed.
@@ -80,12 +83,12 @@ pub(crate) trait Agent {
     fn answer(&mut self, exit: Option<Exit>) -> Answer;
 }
 
-/// The adapter of a kind.
-pub(crate) fn adapter(kind: AgentKind) -> Result<Box<dyn Agent>, CannotStart> {
-    match kind {
+/// The adapter for an order.
+pub(crate) fn adapter(order: &Order) -> Result<Box<dyn Agent>, CannotStart> {
+    match order.kind {
         AgentKind::Command => Ok(Box::new(command::Command::default())),
-        AgentKind::Claude => Ok(Box::new(claude::Claude::default())),
-        AgentKind::Codex | AgentKind::Gemini => Err(CannotStart::NoAdapter { kind }),
+        AgentKind::Claude => Ok(Box::new(claude::Claude::new(order))),
+        kind @ (AgentKind::Codex | AgentKind::Gemini) => Err(CannotStart::NoAdapter { kind }),
     }
 }
 

@@ -121,7 +121,7 @@ fn attempt(job: &JobDir, order: &Order) -> Result<Outcome, AttemptError> {
 }
 
 fn prepare(job: &JobDir, order: &Order) -> Result<(Box<dyn Agent>, Launch), CannotStart> {
-    let agent = agent::adapter(order.kind)?;
+    let agent = agent::adapter(order)?;
     let launch = Launch::prepare(job, order, agent.as_ref())?;
     Ok((agent, launch))
 }

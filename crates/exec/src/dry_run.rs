@@ -10,7 +10,7 @@ use crate::environment;
 pub(crate) fn print(job: &JobDir) -> Result<Exit, Report> {
     let order = job.read_order().map_err(|error| Report::of(Exit::LocalIo, &error))?;
     let cannot = |error| Report::of(Exit::Config, &error);
-    let recipe = agent::adapter(order.kind).and_then(|agent| agent.recipe(&order)).map_err(cannot)?;
+    let recipe = agent::adapter(&order).and_then(|agent| agent.recipe(&order)).map_err(cannot)?;
     let environment = environment::build(&order, &recipe, passed_on).map_err(cannot)?;
     let names: Vec<_> = environment.keys().map(|name| name.to_string_lossy()).collect();
     let cwd = order.cwd.clone().unwrap_or_else(|| job.work_path());

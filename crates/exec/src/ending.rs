@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, WaitStatus};
-
+use dispatch_core::policy::money::Usd;
 use dispatch_node::job::StopWhy;
+use rustix::process::{Signal, WaitStatus};
 
 use crate::stops::StopSeen;
 
@@ -34,6 +34,13 @@ pub(crate) enum Cause {
     Silence,
     /// Its run is over, and its process is not.
     Over,
+    /// It has spent its ceiling.
+    OverBudget {
+        /// What the meter showed.
+        spent: Usd,
+    },
+    /// It has spent its ceiling, was told to end, and makes new requests.
+    SpendsOn,
     /// Something outside wants it.
     Stop(StopSeen),
 }
@@ -45,8 +52,10 @@ impl Cause {
             Cause::Timeout
             | Cause::Silence
             | Cause::Over
+            | Cause::OverBudget { .. }
             | Cause::Stop(StopSeen::Stopped(StopWhy::Cancelled)) => Haste::Normal,
-            Cause::Stop(
+            Cause::SpendsOn
+            | Cause::Stop(
                 StopSeen::Stopped(StopWhy::Killed) | StopSeen::Killswitch | StopSeen::Interrupted,
             ) => Haste::Short,
         }

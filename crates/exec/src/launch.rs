@@ -59,6 +59,9 @@ pub(crate) enum CannotStart {
     /// Without any check of permissions, as root: the agent itself would refuse it, without a word on its standard output.
     #[error("an agent without permission checks is not run as root")]
     UnrestrictedRoot,
+    /// Paid by use, and nothing that its spend could be held against.
+    #[error("the profile is paid by use, and the order has no ceiling or no prices for it")]
+    NoPrice,
     /// No id for a session.
     #[error("cannot name a session")]
     NoRandomness {

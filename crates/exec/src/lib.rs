@@ -7,12 +7,14 @@
 mod agent;
 mod args;
 mod attempt;
+mod ceiling;
 mod contain;
 mod dry_run;
 mod ending;
 mod environment;
 mod launch;
 mod log;
+mod meter;
 mod mirror;
 mod outcome;
 mod output;

@@ -48,6 +48,7 @@ pub(crate) fn cannot_start(order: &Order, cannot: &CannotStart) -> Outcome {
         | CannotStart::NoWorkDir { .. }
         | CannotStart::NoRequest { .. }
         | CannotStart::UnrestrictedRoot
+        | CannotStart::NoPrice
         | CannotStart::NoRandomness { .. }
         | CannotStart::Spawn { .. } => (
             "cannot_start",
@@ -87,6 +88,7 @@ pub(crate) fn spawned(order: &Order, started_at: Timestamp, seen: Seen) -> Outco
         log_sha256: Some(log.sha256),
         truncated: log.dropped_bytes > 0,
         cost: seen.answer.cost,
+        metered: seen.metered,
         usage: seen.answer.usage,
         agent: Some(seen.agent),
         resets_at: seen.answer.resets_at,
@@ -114,6 +116,20 @@ fn ended(order: &Order, cause: Cause) -> Option<Ended> {
             (
                 OutcomeStatus::Silent,
                 said("silent", &text, "send it again with a longer --silence, or 0 for none"),
+            )
+        }
+        Cause::OverBudget { spent } => {
+            let ceiling = order.ceiling_usd.map_or_else(|| "none".to_owned(), |usd| usd.to_string());
+            let text =
+                format!("it was ended at its ceiling: ${spent} of ${ceiling} spent by its usage so far");
+            let help = "send it again with a higher --max-cost, or in smaller parts";
+            (OutcomeStatus::OverBudget, said("over_budget", &text, help))
+        }
+        Cause::SpendsOn => {
+            let text = "it was ended at its ceiling and would not stop spending";
+            (
+                OutcomeStatus::OverBudget,
+                said("over_budget", text, "look at what it was doing: dispatchctl logs"),
             )
         }
         Cause::Stop(StopSeen::Stopped(StopWhy::Cancelled)) => {
@@ -149,6 +165,7 @@ fn without_agent(order: &Order, status: OutcomeStatus, reason: Reason) -> Outcom
         log_sha256: None,
         truncated: false,
         cost: None,
+        metered: None,
         usage: None,
         agent: None,
         resets_at: None,

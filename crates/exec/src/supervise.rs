@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use dispatch_core::policy::price::rounded_up;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_node::clock;
-use dispatch_node::job::{AgentSeen, Containment, JobDir, Order, Progress};
+use dispatch_node::job::{AgentSeen, Containment, JobDir, Metered, Order, Progress};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::agent::{Agent, Answer, silent_since};
+use crate::ceiling::{Ceiling, Reached};
 use crate::contain::{Children, Containing};
 use crate::ending::{Cause, Exit, Haste, Ladder, Rung, Step, Whom, later};
+use crate::meter::Meter;
 use crate::output::{Output, Printed};
 use crate::stops::Stops;
 
@@ -35,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) cause: Option<Cause>,
     /// What the agent said.
     pub(crate) answer: Answer,
+    /// What the meter came to.
+    pub(crate) metered: Option<Metered>,
     /// What it printed.
     pub(crate) printed: Printed,
     /// Who it was.
@@ -62,6 +67,7 @@ pub(crate) struct Supervisor<'a> {
     ladder: Option<Ladder>,
     exit: Option<Exit>,
     progress: ProgressFile,
+    ceiling: Ceiling<'a>,
 }
 
 /// What was last said of the agent's progress.
@@ -98,6 +104,7 @@ impl<'a> Supervisor<'a> {
             next_look: later(spawned, LOOK_EVERY),
             ladder: None,
             exit: None,
+            ceiling: Ceiling::of(job, order),
             progress: ProgressFile { seq: 0, next_at: later(spawned, PROGRESS_EVERY), said_up_to: spawned },
         }
     }
@@ -114,6 +121,7 @@ impl<'a> Supervisor<'a> {
                 break;
             }
             self.look(now);
+            self.look_at_meter(now);
             self.climb(now);
             self.tell_progress(now);
         }
@@ -181,6 +189,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Ends it at its ceiling; a run that is over has spent what it spends.
+    fn look_at_meter(&mut self, now: Instant) {
+        let Some(meter) = self.agent.meter().filter(|_| self.agent.over_at().is_none()) else { return };
+        match self.ceiling.reached(meter) {
+            Reached::No => {}
+            Reached::Whole { spent } => self.begin(Cause::OverBudget { spent }, now),
+            Reached::AndMore => self.begin(Cause::SpendsOn, now),
+        }
+    }
+
     /// Ends it because somebody wants it. A run that is over has its answer: only its process goes sooner.
     fn stop(&mut self, cause: Cause, now: Instant) {
         if self.ladder.is_none() && self.agent.over_at().is_some() {
@@ -227,7 +245,7 @@ impl<'a> Supervisor<'a> {
             turns: far.turns,
             last_tool: far.last_tool,
             tokens: far.tokens,
-            usd: far.usd,
+            usd: far.usd.map(rounded_up),
             last_line: far.last_line.or_else(|| self.output.last_line()),
         }));
     }
@@ -266,6 +284,7 @@ impl<'a> Supervisor<'a> {
         let printed = self.output.finish(self.agent.as_mut());
         let cause = self.ladder.map(|ladder| ladder.cause);
         let answer = self.agent.answer(self.exit.filter(|_| cause != Some(Cause::Over)));
+        let metered = self.agent.meter().and_then(Meter::metered);
         self.containing.remove();
         Seen {
             exit: self.exit,
@@ -277,6 +296,7 @@ impl<'a> Supervisor<'a> {
                 session_id: answer.session_id.clone(),
             },
             answer,
+            metered,
             printed,
             ended_at,
             elapsed_ms,

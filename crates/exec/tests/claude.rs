@@ -11,7 +11,7 @@ use dispatch_core::policy::admission::Billing;
 use dispatch_core::policy::money::Usd;
 use dispatch_node::job::{AgentKind, CostBasis, Order, Outcome, OutcomeStatus, Presence, StopWhy};
 use dispatch_testkit::eventually;
-use lab::{Lab, Running, ended, reason, written};
+use lab::{Lab, Running, ended, metering, reason, written};
 
 const HELLO: &str = "Hello from the mock. Done.";
 
@@ -27,6 +27,7 @@ fn order(lab: &Lab, script: &str) -> Order {
     order.kind = AgentKind::Claude;
     order.billing = Billing::Metered;
     order.ceiling_usd = Some(Usd::from_wire("2.5").unwrap());
+    order.metering = Some(metering());
     order
 }
 
@@ -52,7 +53,7 @@ const EXPECTED: &[Expected] = &[
     ("lines_after_result.jsonl", OutcomeStatus::Ok, "", Some(HELLO), Some("0.023"), 10_250, 0),
     ("max_turns_exit1.jsonl", OutcomeStatus::Error, "max_turns", None, Some("0.023"), 10_250, 0),
     ("not_logged_in_exit1.jsonl", OutcomeStatus::Error, "auth", Some("Not logged in · Please run /login"), Some("0"), 0, 0),
-    ("resumed_cumulative_cost.jsonl", OutcomeStatus::Ok, "", Some(HELLO), Some("0.023"), 10_250, 0),
+    ("resumed_cumulative_cost.jsonl", OutcomeStatus::Ok, "", Some(HELLO), Some("0.0115"), 5_125, 0),
     ("sigint_exit0.jsonl", OutcomeStatus::Error, "aborted", None, Some("0.0115"), 5_125, 0),
     ("sigterm_no_result_exit143.jsonl", OutcomeStatus::Error, "no_final_answer", None, None, 5_101, 0),
     ("slash_command_no_model_call.jsonl", OutcomeStatus::Error, "no_model_call", Some(""), Some("0"), 0, 0),
@@ -247,7 +248,9 @@ fn progress_tells_turns_tool_tokens_and_a_line_for_people() {
     let tool = r#"{"type":"assistant","parent_tool_use_id":null,"message":{"id":"m","usage":{"input_tokens":7,"output_tokens":3},"content":[{"type":"tool_use","id":"t","name":"Bash","input":{"command":"make all"}}]}}"#;
     let running = Running::start(&lab.job(&order(&lab, &format!("echo '{tool}'; exec sleep 600"))));
     let far = eventually("progress is told", || running.job.read_progress().unwrap());
-    assert_eq!((far.turns, far.tokens, far.usd), (Some(1), Some(10), None));
+    assert_eq!((far.turns, far.tokens), (Some(1), Some(10)));
+    // Nobody said which model it was.
+    assert_eq!(far.usd.map(|usd| usd.to_string()).as_deref(), Some("0.00033"));
     assert_eq!(far.last_tool.as_deref(), Some("Bash"));
     assert_eq!(far.last_line.as_deref(), Some("Bash make all"));
     running.stop(StopWhy::Killed);

@@ -7,6 +7,7 @@
 mod dir;
 mod files;
 mod lock;
+mod meter;
 mod store;
 mod text;
 mod variable;
@@ -17,5 +18,6 @@ pub use files::{
     OutcomeStatus, Progress, Reason, Started, Stop, StopWhy, Usage,
 };
 pub use lock::{Holder, JobLock, LOCK_WAIT_MS_MAX, Locked};
+pub use meter::{Metered, Metering, ModelPrice, NearCeiling};
 pub use store::JobError;
 pub use variable::passed_on;

@@ -36,6 +36,9 @@ impl Node {
     pub(crate) fn act(&mut self, after: After, now: Timestamp) -> Result<(), Leave> {
         self.contained.retain(|_, since| since.elapsed() < CONTAINED_FOR);
         self.contained.extend(after.failed.into_iter().map(|key| (key, Instant::now())));
+        for epoch in after.told_near {
+            self.executors.told_near(epoch);
+        }
         // A person who waits for an answer waits for what follows from it, too; what the budget of a pass left lies there.
         self.again |= !after.replies.is_empty() || after.left_some;
         if let Some(batch) = after.tell {

@@ -1,6 +1,6 @@
 //! What became of the attempts: job directories looked at, before the transaction that settles them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Child;
@@ -10,9 +10,11 @@ use dispatch_core::planner::attempt::{AttemptAction, JobFacts, Lock, OVERDUE_MS,
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
 use dispatch_ledger::{AttemptRow, TaskKey};
 use dispatch_node::clock;
-use dispatch_node::job::{JobDir, JobError, Locked, Outcome, Presence};
+use dispatch_node::job::{JobDir, JobError, Locked, NearCeiling, Outcome, Presence};
 use dispatch_node::tree::{self, Scope, Tree, start_ticks};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::near;
 
 /// How long ending the tree of a dead executor may take in one pass.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -57,6 +59,8 @@ pub(crate) struct Looked {
     pub(crate) ended: Vec<Ended>,
     /// Attempts whose agent may be alive by now, with the time their directory gives.
     pub(crate) started: Vec<(TaskKey, u64, Timestamp)>,
+    /// Attempts whose agent has spent most of its ceiling.
+    pub(crate) near: Vec<(TaskKey, NearCeiling)>,
     /// Attempts that live under an executor this watcher did not start.
     pub(crate) adopted: usize,
     /// Attempts whose directory could not be looked at; they are looked at again.
@@ -67,6 +71,8 @@ pub(crate) struct Looked {
 #[derive(Default)]
 pub(crate) struct Executors {
     children: BTreeMap<u64, Child>,
+    /// Attempts whose ceiling is near and of which that was told.
+    told_near: BTreeSet<u64>,
 }
 
 impl Executors {
@@ -78,6 +84,15 @@ impl Executors {
     /// Reaps what has ended.
     pub(crate) fn reap(&mut self) {
         self.children.retain(|_, child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// Remembers that it was told that an attempt's ceiling is near.
+    pub(crate) fn told_near(&mut self, epoch: u64) {
+        self.told_near.insert(epoch);
+    }
+
+    fn is_told_near(&self, epoch: u64) -> bool {
+        self.told_near.contains(&epoch)
     }
 
     /// True while a child of ours runs this attempt.
@@ -108,6 +123,9 @@ pub(crate) fn look(
         let job = JobDir::at(state, &row.key.from, row.key.id, epoch);
         if row.started_at.is_none() && now.since_ms(row.leased_at) > START_NOTED_AFTER_MS {
             note_start(&job, &row, &mut looked);
+        }
+        if !ours.is_told_near(epoch) {
+            looked.near.extend(near::seen(&job, epoch).map(|near| (row.key.clone(), near)));
         }
         let overdue =
             || care == Care::Deadlines && overdue_ms(&job, now.since_ms(row.leased_at)) > OVERDUE_MS;

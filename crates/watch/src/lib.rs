@@ -22,6 +22,7 @@ mod guards;
 mod home;
 mod look;
 mod metrics;
+mod near;
 mod node;
 mod owning;
 mod pass;

@@ -21,6 +21,7 @@ use crate::door;
 use crate::filing::{Alarm, Refuse};
 use crate::guards;
 use crate::home::Home;
+use crate::near;
 use crate::node::{Leave, Moved, Node, Reach};
 use crate::running::{self, Launch, Turn};
 use crate::taking::{self, Judged};
@@ -58,6 +59,8 @@ pub(crate) struct After {
     pub(crate) replies: Vec<(uuid::Uuid, dispatch_node::door::Answer)>,
     pub(crate) reload: bool,
     pub(crate) failed: Vec<TaskKey>,
+    /// Attempts of which it was told that their ceiling is near.
+    pub(crate) told_near: Vec<u64>,
     /// Refused files that the budget of this pass had no room for.
     pub(crate) left_some: bool,
     /// What people are to be told now; `None` where nothing was asked.
@@ -101,7 +104,7 @@ impl Rules<'_> {
         // A rollback that this very transaction noted counts already.
         let may_act = self.may_act && tx.meta()?.recovery.is_none();
         if may_act {
-            self.settle(tx, &seen, &mut after.failed)?;
+            self.settle(tx, &seen, &mut after)?;
             if learned.review || !seen.looked.ended.is_empty() {
                 guards::review(tx, self.home)?;
             }
@@ -174,9 +177,14 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn settle(&self, tx: &mut Tx<'_>, seen: &Seen, failed: &mut Vec<TaskKey>) -> Result<(), LedgerError> {
+    fn settle(&self, tx: &mut Tx<'_>, seen: &Seen, after: &mut After) -> Result<(), LedgerError> {
+        let After { failed, told_near, .. } = after;
         for (key, epoch, at) in &seen.looked.started {
             contain(tx, failed, key, |tx| tx.mark_started(*epoch, *at))?;
+        }
+        for (key, near) in &seen.looked.near {
+            contain(tx, failed, key, |tx| near::note(tx, key, near).map(drop))?;
+            told_near.push(near.epoch);
         }
         for ended in &seen.looked.ended {
             contain(tx, failed, &ended.row.key, |tx| running::settle(tx, self.home, ended))?;
@@ -245,6 +253,7 @@ impl Node {
             || !seen.heard.is_empty()
             || !seen.looked.ended.is_empty()
             || !seen.looked.started.is_empty()
+            || !seen.looked.near.is_empty()
             || !seen.judged.is_empty()
             || !seen.words.is_empty()
             || !seen.claimed.is_empty()

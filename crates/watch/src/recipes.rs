@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use dispatch_core::planner::recipe::{Limits, RECIPE_SCHEMA, Recipe};
+use dispatch_core::planner::recipe::{Limits, Models, RECIPE_SCHEMA, Recipe};
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Digest, Lane, Name, NodeName, TaskId};
 use dispatch_core::protocol::task::Task;
 use dispatch_node::config::{Config, Profile};
-use dispatch_node::job::{AgentKind, KillswitchPlaces, Order};
+use dispatch_node::job::{AgentKind, KillswitchPlaces, Metering, Order};
 use dispatch_spool::layout::{Area, Dir};
 
 use crate::routing;
@@ -79,6 +79,27 @@ pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe
         limits,
         machine: route.price(),
         endpoint,
+        models: models(profile),
+    })
+}
+
+fn models(profile: &Profile) -> Option<Models> {
+    (profile.agent != AgentKind::Command).then(|| Models {
+        allowed: profile.models.clone(),
+        output_tokens_max: profile.output_tokens_max,
+        parallel_requests: profile.parallel_requests,
+    })
+}
+
+/// How the agent is metered: by the recipe, at the prices of today. `None` where dollars do not count.
+fn metering(config: &Config, recipe: &Recipe, billing: Billing) -> Option<Metering> {
+    let models = recipe.models.as_ref().filter(|_| billing == Billing::Metered)?;
+    Some(Metering {
+        soft_ratio: config.budget.soft_ratio,
+        models: models.allowed.clone(),
+        output_tokens_max: models.output_tokens_max,
+        parallel_requests: models.parallel_requests,
+        prices: Metering::prices_of(config.prices.table()),
     })
 }
 
@@ -113,6 +134,8 @@ pub(crate) struct OrderFacts<'a> {
 /// The order of one lease, from the stored recipe. `None` for a recipe that names what no release ever wrote.
 pub(crate) fn order(config: &Config, recipe: Recipe, facts: &OrderFacts<'_>) -> Option<Order> {
     let lane = Lane::new(facts.from.clone(), facts.node.clone());
+    let billing = Billing::parse(&recipe.billing)?;
+    let metering = metering(config, &recipe, billing);
     Some(Order {
         node: facts.node.clone(),
         from: facts.from.clone(),
@@ -134,7 +157,8 @@ pub(crate) fn order(config: &Config, recipe: Recipe, facts: &OrderFacts<'_>) -> 
         tool_timeout_s: recipe.limits.tool_timeout_s,
         max_output_bytes: recipe.limits.max_output_bytes,
         ceiling_usd: facts.ceiling_usd,
-        billing: Billing::parse(&recipe.billing)?,
+        billing,
+        metering,
         cluster: config.cluster,
         killswitch: KillswitchPlaces {
             root: config.root.clone(),

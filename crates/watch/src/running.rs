@@ -21,7 +21,7 @@ use dispatch_ledger::{
     Reserving, TaskKey, TaskRow, Tx,
 };
 use dispatch_node::ids;
-use dispatch_node::job::{self, JobDir, Order, Outcome, OutcomeStatus};
+use dispatch_node::job::{self, JobDir, Metered, Order, Outcome, OutcomeStatus};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -159,7 +159,12 @@ fn cost_of(
     if let Some(cost) = machine_cost(tx, row, outcome)? {
         return Ok((Some(cost), CostBasis::Derived));
     }
-    Ok((reserved(tx, row)?, CostBasis::Reserved))
+    let (reserved, metered) = (reserved(tx, row)?, outcome.metered.as_ref().map(|metered| metered.usd));
+    // More than was set aside is known to be spent: booked as it is.
+    if metered > reserved {
+        return Ok((metered, CostBasis::Derived));
+    }
+    Ok((reserved, CostBasis::Reserved))
 }
 
 /// What the machine of a backend cost, where nothing else of the task is paid by use.
@@ -210,6 +215,9 @@ fn close(
         entry = entry.code(&why.code);
     }
     tx.audit(&entry)?;
+    if let Some(metered) = closed.outcome.and_then(|outcome| outcome.metered.as_ref()) {
+        audit_unknown_models(tx, row, metered)?;
+    }
     let started = tx.task(&row.key)?.map_or(task.attempts_started, |now| now.attempts_started);
     match attempt::after(facts(task, started), closed.ending) {
         Next::Final { status, money } => {
@@ -228,6 +236,15 @@ fn close(
         }
         Next::Requeue { .. } => Ok(()),
     }
+}
+
+/// A model without a price was paid at the dearest rates: somebody should give it its own.
+fn audit_unknown_models(tx: &mut Tx<'_>, row: &AttemptRow, metered: &Metered) -> Result<(), LedgerError> {
+    if !metered.unknown_models.is_empty() {
+        let data = json!({"models": metered.unknown_models, "usd": metered.usd.to_string()});
+        tx.audit(&Entry::of("price_unknown").task(&row.key).epoch(row.epoch).data(data))?;
+    }
+    Ok(())
 }
 
 fn end_of(status: Status, closed: &Closed<'_>) -> End {

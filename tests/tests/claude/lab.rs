@@ -40,6 +40,7 @@ impl Lab {
              [workspace.ws]\npath = {workspace:?}\n\
              [profile.default]\nagent = \"claude\"\nargv = [{program:?}]\nworkspace = \"ws\"\n\
              permission_mode = \"acceptEdits\"\nbilling = \"metered\"\nmax_cost_usd = \"1.00\"\novershoot_usd = \"6.00\"\n\
+             models = [\"claude-opus-5-5\"]\n\
              [profile.default.set]\nANTHROPIC_API_KEY = \"fake\"\nANTHROPIC_BASE_URL = {:?}\nCLAUDE_CODE_MAX_RETRIES = \"1\"\n",
             api.base(&scenario)
         ));

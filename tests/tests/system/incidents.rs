@@ -2,6 +2,8 @@
 //! are: `silence_timeout_ends_a_mute_agent` and `kill_leaves_no_descendant` (ending), `second_daemon_of_a_node_refuses`
 //! and `two_daemons_one_share_do_no_harm` (owners), `concurrent_reservations_never_exceed_cap`,
 //! `killed_before_result_settles_at_reservation` and `budget_holds_on_the_shipped_configuration` (money),
+//! `hard_cap_stops_a_running_task`, `cumulative_usage_is_not_double_counted`, `subscription_run_is_not_killed_by_usd_cap` and
+//! `paid_backend_without_price_is_refused` (meter),
 //! `missing_key_fails_closed` (doors), `broken_notifier_never_stops_the_watcher` (telling), `result_survives_shutdown_at_any_point` (the crash tests).
 
 use std::fs;

@@ -14,6 +14,7 @@ mod keys;
 mod killswitch;
 mod ledger;
 mod load;
+mod meter;
 mod metrics;
 mod money;
 mod notifiers;

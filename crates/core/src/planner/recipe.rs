@@ -61,6 +61,9 @@ pub struct Recipe {
     /// The hosted API that the agent calls.
     #[serde(default)]
     pub endpoint: Option<EndpointUse>,
+    /// What the agent's models may do; none for commands, and in recipes of before there was a meter.
+    #[serde(default)]
+    pub models: Option<Models>,
 }
 
 /// What a second of a machine costs, and how much of it a task has. Rates are decimals with at most 12 places.
@@ -95,6 +98,18 @@ pub struct EndpointUse {
     pub base_url_env: Option<String>,
     /// The variable that holds the secret; unset or empty, nothing starts.
     pub secret_env: String,
+}
+
+/// The models an agent may use, and how much of them at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// By name, the one it works with first; empty = as it chooses.
+    pub allowed: Vec<String>,
+    /// The longest answer, in tokens.
+    pub output_tokens_max: u64,
+    /// Requests it may have open at once.
+    pub parallel_requests: u32,
 }
 
 /// Layout version of [`Recipe`].
@@ -141,13 +156,14 @@ mod tests {
             },
             machine: None,
             endpoint: None,
+            models: None,
         }
     }
 
     #[test]
-    fn a_recipe_of_before_there_were_other_backends_is_still_read() {
+    fn a_recipe_of_before_there_were_other_backends_or_a_meter_is_still_read() {
         let text = serde_json::to_string(&recipe(&["a"])).unwrap();
-        let before = text.replace(",\"machine\":null,\"endpoint\":null", "");
+        let before = text.replace(",\"machine\":null,\"endpoint\":null,\"models\":null", "");
         assert_ne!(before, text);
         assert_eq!(serde_json::from_str::<Recipe>(&before).unwrap(), recipe(&["a"]));
     }

@@ -19,6 +19,7 @@ pub mod lineage;
 pub mod money;
 pub mod pace;
 pub mod pick;
+pub mod price;
 pub mod routing;
 pub mod safeguards;
 pub mod settlement;

@@ -39,8 +39,11 @@ fn check(context: &Context) -> Result<Exit, Report> {
         .map(|one| json!({"key": one.key, "value": one.value, "origin": origin(one)}))
         .collect();
     let warnings = warnings::of(&config);
+    let oldest = config.prices.oldest().map(|day| day.to_string());
     let told: Vec<_> = warnings.iter().map(|one| json!({"text": one.text, "mend": one.mend})).collect();
-    context.say_json(&json!({"file": config.file, "values": values, "warnings": told}))?;
+    context.say_json(
+        &json!({"file": config.file, "values": values, "prices_as_of": oldest, "warnings": told}),
+    )?;
     let rows: Vec<Vec<String>> = config
         .effective
         .iter()

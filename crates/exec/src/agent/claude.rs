@@ -3,23 +3,24 @@
 mod heard;
 mod lines;
 mod members;
-mod tokens;
 mod verdict;
 mod wall;
 
 use std::time::{Duration, Instant};
 
 use dispatch_core::policy::admission::Billing;
+use dispatch_core::policy::price::Tokens;
 use dispatch_node::agents::CLAUDE_PROGRAM;
-use dispatch_node::job::{Cost, CostBasis, Order};
+use dispatch_node::job::{Metering, Order, Usage};
 use dispatch_node::{clock, ids};
 use rustix::process::{Signal, geteuid};
 
-use self::heard::{Final, Heard, Over};
+use self::heard::{Heard, Over};
 use self::lines::Lines;
 use super::{Agent, Answer, HowFar, Recipe};
 use crate::ending::{Exit, Haste, Rung, Whom, later};
 use crate::launch::CannotStart;
+use crate::meter::Meter;
 
 /// The permission mode where the profile names none: files of the workspace may be changed, nothing else.
 const PERMISSION_MODE: &str = "acceptEdits";
@@ -47,6 +48,9 @@ const VARIABLES: [&str; 6] = [
     "DISABLE_ERROR_REPORTING",
 ];
 
+/// Tools that let further models work at the same time, under the names that the known versions have for them.
+const SUBAGENT_TOOLS: [&str; 4] = ["Task", "Agent", "Workflow", "SendMessage"];
+
 /// SIGINT to the agent alone makes it say what it cost; SIGTERM does not.
 const NORMAL: &[Rung] = &[
     Rung { signal: Signal::INT, whom: Whom::Agent, wait: Duration::from_secs(5) },
@@ -62,6 +66,13 @@ const SHORT: &[Rung] = &[
 pub(super) struct Claude {
     lines: Lines,
     heard: Heard,
+}
+
+impl Claude {
+    /// The adapter for an order.
+    pub(super) fn new(order: &Order) -> Claude {
+        Claude { lines: Lines::default(), heard: Heard::by(Meter::of(order)) }
+    }
 }
 
 impl Agent for Claude {
@@ -87,10 +98,18 @@ impl Agent for Claude {
             args.extend([option.to_owned(), value.to_owned()]);
         }
         args.push("--strict-mcp-config".to_owned());
-        if let (Billing::Metered, Some(ceiling)) = (order.billing, order.ceiling_usd) {
+        let mut set = VARIABLES.map(|name| (name.to_owned(), "1".to_owned())).to_vec();
+        if order.billing == Billing::Metered {
+            // Without a ceiling or prices nothing would hold it, and a cap would be one in name only.
+            let (Some(ceiling), Some(metering)) = (order.ceiling_usd, &order.metering) else {
+                return Err(CannotStart::NoPrice);
+            };
+            if metering.prices.is_empty() {
+                return Err(CannotStart::NoPrice);
+            }
             args.extend(["--max-budget-usd".to_owned(), ceiling.to_string()]);
+            meter_well(metering, &mut args, &mut set);
         }
-        let set = VARIABLES.map(|name| (name.to_owned(), "1".to_owned())).to_vec();
         Ok(Recipe { program, args, set, first_line: FIRST_LINE })
     }
 
@@ -111,12 +130,16 @@ impl Agent for Claude {
         })
     }
 
+    fn meter(&self) -> Option<&Meter> {
+        Some(&self.heard.meter)
+    }
+
     fn how_far(&self) -> HowFar {
         HowFar {
             turns: Some(self.heard.turns),
             last_tool: self.heard.last_tool.clone(),
-            tokens: Some(tokens::total(self.heard.usage())),
-            usd: self.heard.result.as_ref().and_then(|result| result.usd),
+            tokens: Some(self.heard.tokens().total()),
+            usd: self.heard.result.as_ref().and_then(|result| result.usd).or_else(|| self.heard.meter.usd()),
             last_line: self.heard.last_line.clone(),
         }
     }
@@ -133,15 +156,14 @@ impl Agent for Claude {
         self.lines.finish(|line| heard.line(line, now));
         let (status, reason) = verdict::verdict(&self.heard, exit);
         let result = self.heard.result.as_ref();
-        let usd = result.and_then(Final::believed_usd);
         Answer {
             status,
             reason,
             // Also of a run that failed: its last words say why, in the one place where a sender looks first.
             final_text: result.and_then(|result| result.text.clone()),
-            cost: usd.map(|usd| Cost { usd, basis: CostBasis::Reported }),
+            cost: self.heard.cost(),
             // Of a run of which nothing was heard, nobody knows.
-            usage: self.heard.session_id.as_ref().map(|_| self.heard.usage()),
+            usage: self.heard.session_id.as_ref().map(|_| usage(self.heard.tokens())),
             version: self.heard.version.clone(),
             session_id: self.heard.session_id.clone(),
             resets_at: verdict::resets_at(&self.heard, clock::now()),
@@ -153,4 +175,32 @@ impl Agent for Claude {
 fn is_unrestricted(mode: &str, own: &[String]) -> bool {
     let words = own.iter().flat_map(|word| word.split('=')).chain([mode]);
     words.into_iter().any(|word| UNRESTRICTED.contains(&word))
+}
+
+/// What makes a run's cost seen in time, and bounds what is not seen yet: usage as soon as a response begins, one size of
+/// answer, no cache that is dearer than the price of a request that was reserved, and no more requests at once than that.
+fn meter_well(metering: &Metering, args: &mut Vec<String>, set: &mut Vec<(String, String)>) {
+    args.push("--include-partial-messages".to_owned());
+    if let Some(model) = metering.models.first() {
+        args.extend(["--model".to_owned(), model.clone()]);
+    }
+    set.extend([
+        ("CLAUDE_CODE_MAX_OUTPUT_TOKENS".to_owned(), metering.output_tokens_max.to_string()),
+        ("FORCE_PROMPT_CACHING_5M".to_owned(), "1".to_owned()),
+    ]);
+    let subagents = metering.parallel_requests.saturating_sub(1);
+    if subagents == 0 {
+        args.extend(["--disallowedTools".to_owned(), SUBAGENT_TOOLS.join(",")]);
+    } else {
+        set.push(("CLAUDE_CODE_MAX_CONCURRENT_SUBAGENTS".to_owned(), subagents.to_string()));
+    }
+}
+
+fn usage(tokens: Tokens) -> Usage {
+    Usage {
+        input_tokens: tokens.input,
+        output_tokens: tokens.output,
+        cache_read_tokens: tokens.cache_read,
+        cache_write_tokens: tokens.cache_write_5m.saturating_add(tokens.cache_write_1h),
+    }
 }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::{Agent, Answer, HowFar, Recipe};
 use crate::ending::{Exit, Haste, Rung, Whom};
 use crate::launch::CannotStart;
+use crate::meter::Meter;
 use crate::tail::Tail;
 
 const NORMAL: &[Rung] = &[Rung { signal: Signal::TERM, whom: Whom::Tree, wait: Duration::from_secs(5) }];
@@ -34,6 +35,10 @@ impl Agent for Command {
     }
 
     fn over_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn meter(&self) -> Option<&Meter> {
         None
     }
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use dispatch_core::policy::admission::Billing;
 use dispatch_core::protocol::names::{Digest, Name, NodeName, TaskId};
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_node::job::{AgentKind, JobDir, KillswitchPlaces, Order, Outcome, OutcomeStatus, Stop, StopWhy};
+use dispatch_node::config::{Config, Environment};
+use dispatch_node::job::{
+    AgentKind, JobDir, KillswitchPlaces, Metering, Order, Outcome, OutcomeStatus, Stop, StopWhy,
+};
 use dispatch_node::tree::{Scope, Tree};
 use dispatch_testkit::eventually;
 
@@ -83,6 +86,7 @@ impl Lab {
             max_output_bytes: 2_000_000,
             ceiling_usd: None,
             billing: Billing::Free,
+            metering: None,
             cluster: CLUSTER.parse().unwrap(),
             killswitch: KillswitchPlaces { root: self.root(), lane: self.lane(), state: self.state() },
         }
@@ -108,6 +112,19 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let ended = Tree::new(&self.mark, Scope::Marked).kill(Duration::from_secs(5));
         assert_eq!(ended.map(|ended| ended.descendants_left).ok(), Some(0));
+    }
+}
+
+/// Metering at the prices that come with the release, one request at a time.
+pub(crate) fn metering() -> Metering {
+    let text = format!("root = \"/s\"\nnode = \"a\"\nstate = \"/v\"\ncluster = \"{CLUSTER}\"\n");
+    let config = Config::check(Path::new("/d"), &text, &Environment::empty()).unwrap();
+    Metering {
+        soft_ratio: config.budget.soft_ratio,
+        models: vec!["claude-opus-5-5".to_owned()],
+        output_tokens_max: 32_000,
+        parallel_requests: 1,
+        prices: Metering::prices_of(config.prices.table()),
     }
 }
 

@@ -6,6 +6,7 @@ mod environment;
 mod error;
 mod peers;
 mod places;
+mod prices;
 mod read;
 mod safeguards;
 mod section;
@@ -16,8 +17,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::fleet::HealthLimits;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::price::{OvershootError, PriceTable};
 use dispatch_core::policy::routing::SdkUse;
 use dispatch_core::protocol::names::{Name, NodeName};
 use uuid::Uuid;
@@ -31,6 +34,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use peers::{Peer, Speaks, Version2};
 pub use places::{default_config_file, default_state_dir};
+pub use prices::Prices;
 pub use safeguards::Safeguards;
 
 pub use crate::job::AgentKind;
@@ -80,6 +84,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Hosted APIs that profiles' agents call.
     pub endpoints: BTreeMap<Name, Endpoint>,
+    /// What models cost.
+    pub prices: Prices,
     /// Every key's value and where it came from, in the order of the reference.
     pub effective: Vec<Effective>,
 }
@@ -173,6 +179,8 @@ pub struct Budget {
     pub caps: Caps,
     /// New batch names a sender may open in a UTC day.
     pub runs_per_day: u32,
+    /// The part of a task's ceiling at which a running agent's spend is worth a word; above 0 and at most 1.
+    pub soft_ratio: Dec,
 }
 
 /// `[limits]`: caps of tasks, per lane and sender.
@@ -210,6 +218,12 @@ pub struct Profile {
     pub max_cost: Option<Usd>,
     /// Price of one largest response: what can be spent beyond the ceiling before it is seen.
     pub overshoot: Option<Usd>,
+    /// The models that the agent may use, the one it works with first; empty: as the agent chooses.
+    pub models: Vec<String>,
+    /// The longest answer of a model, in tokens.
+    pub output_tokens_max: u64,
+    /// Requests that the agent may have open at once; 1 forbids subagents.
+    pub parallel_requests: u32,
     /// Who pays, and how.
     pub billing: Billing,
     /// Names of variables of the watcher's environment that the agent gets.
@@ -238,6 +252,14 @@ impl Profile {
     #[must_use]
     pub fn has_unrestricted_mode(&self) -> bool {
         self.agent == AgentKind::Command || self.dangerous_mode.is_some()
+    }
+
+    /// What can be spent beyond the ceiling before it is seen, by what models cost.
+    ///
+    /// # Errors
+    /// A model without a price.
+    pub fn least_overshoot(&self, prices: &PriceTable) -> Result<Usd, OvershootError> {
+        prices.overshoot(&self.models, self.output_tokens_max, self.parallel_requests)
     }
 }
 

@@ -11,6 +11,7 @@ use super::backends::{backends, check_endpoints, endpoints};
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::peers::peers;
+use super::prices::{check_overshoot, prices};
 use super::safeguards::safeguards;
 use super::section::{Section, Source, quoted};
 use super::tables::{
@@ -77,6 +78,8 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
     let profiles = profiles(&mut top, environment, &mut effective)?;
     let workspaces = workspaces(&mut top, &mut effective)?;
     check_workspaces(&top, &profiles, &workspaces)?;
+    let prices = prices(&mut top, &mut effective)?;
+    check_overshoot(&top, &profiles, &prices)?;
     let backends = backends(&mut top, &profiles, &mut effective)?;
     let endpoints = endpoints(&mut top, &mut effective)?;
     check_endpoints(&top, &profiles, &endpoints)?;
@@ -102,6 +105,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
         workspaces,
         backends,
         endpoints,
+        prices,
         effective: all,
     })
 }

@@ -13,7 +13,7 @@ use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::section::{Flag, Section, quoted};
 use super::values::{
-    absolute_path, agent_kind, argument, billing, plain_path, positive_usd, strategy, variable,
+    absolute_path, agent_kind, argument, billing, model, plain_path, positive_usd, ratio, strategy, variable,
     variable_name, whole, word,
 };
 use super::{
@@ -25,6 +25,10 @@ use super::{
 pub(super) const PARALLEL_MAX: u64 = 1_024;
 /// Longest time-out of the protocol, section 3.
 const TIMEOUT_S_MAX: u64 = 86_400;
+/// The longest answer of a model where the profile says nothing, in tokens: what the agent asks for by itself.
+const OUTPUT_TOKENS_MAX: u64 = 32_000;
+/// Most requests that one agent may have open at once.
+const PARALLEL_REQUESTS_MAX: u64 = 64;
 /// Largest log cap of the protocol, section 3.
 const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -115,6 +119,7 @@ pub(super) fn budget(
             tree: section.text("tree_usd", Usd::from_wire)?,
         },
         runs_per_day: section.number_or("runs_per_day", 0..=100_000, 20)?,
+        soft_ratio: section.text_or("soft_ratio", "0.8", ratio)?,
     };
     effective.append(&mut section.finish()?);
     Ok(budget)
@@ -200,6 +205,11 @@ pub(super) fn profile(
         return Err(section.missing("overshoot_usd"));
     }
     let silence_s = if agent == AgentKind::Command { 0 } else { 900 };
+    let models = section.texts("models", model)?;
+    if agent == AgentKind::Command && !models.is_empty() {
+        let why = "a command has no models";
+        return Err(section.error_at("models", Problem::value(section.full("models"), &why)));
+    }
     let profile = Profile {
         agent,
         argv,
@@ -207,6 +217,9 @@ pub(super) fn profile(
         dangerous_mode,
         max_cost: section.text("max_cost_usd", positive_usd)?,
         overshoot,
+        models,
+        output_tokens_max: section.number_or("output_tokens_max", 1..=1_000_000, OUTPUT_TOKENS_MAX)?,
+        parallel_requests: section.number_or("parallel_requests", 1..=PARALLEL_REQUESTS_MAX, 1)?,
         billing,
         env: section.texts("env", |text| variable_name(text).map(|()| text.to_owned()))?,
         set: settings(&mut section)?,

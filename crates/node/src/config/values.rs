@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::BackendKind;
 
@@ -113,4 +114,15 @@ pub(super) fn endpoint_url(text: &str) -> Result<(String, String), &'static str>
     let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     let is_plain = rest.chars().all(|ch| ch.is_ascii_graphic()) && !rest.contains(['?', '#', '@']);
     if is_host && is_port && is_plain { Ok((text.to_owned(), host.to_owned())) } else { Err(rule) }
+}
+
+/// A part of something: above 0, at most 1.
+pub(super) fn ratio(text: &str) -> Result<Dec, &'static str> {
+    let fits = |part: &Dec| part.is_positive() && *part <= Dec::ONE;
+    Dec::parse(text).ok().filter(fits).ok_or("a part above 0 and at most 1, like 0.8")
+}
+
+pub(super) fn model(text: &str) -> Result<String, &'static str> {
+    let fits = !text.is_empty() && text.len() <= 128 && text.chars().all(|ch| ch.is_ascii_graphic());
+    if fits && !text.starts_with('-') { Ok(text.to_owned()) } else { Err("the name of a model") }
 }

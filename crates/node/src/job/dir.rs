@@ -10,6 +10,7 @@ use dispatch_core::protocol::names::{NodeName, TaskId};
 
 use super::files::{Order, Outcome, Progress, Started, Stop};
 use super::lock::{Locked, acquire};
+use super::meter::NearCeiling;
 use super::store::{self, JobError, Keep};
 
 /// The directory of a lease, its task's and its sender's: those that hold a new name for every task.
@@ -211,6 +212,14 @@ impl JobDir {
         store::read(&self.file("progress.json"))
     }
 
+    /// `near_ceiling.json`, or `None`.
+    ///
+    /// # Errors
+    /// The disk fails, or the file is not valid.
+    pub fn read_near_ceiling(&self) -> Result<Option<NearCeiling>, JobError> {
+        store::read(&self.file("near_ceiling.json"))
+    }
+
     /// `outcome.json`, or `None`.
     ///
     /// # Errors
@@ -247,6 +256,14 @@ impl JobDir {
     /// The disk fails.
     pub fn write_progress(&self, progress: &Progress) -> Result<(), JobError> {
         store::replace(&self.file("progress.json"), progress, Keep::Unsynced)
+    }
+
+    /// Writes and syncs `near_ceiling.json`.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn write_near_ceiling(&self, near: &NearCeiling) -> Result<(), JobError> {
+        store::replace(&self.file("near_ceiling.json"), near, Keep::Synced)
     }
 
     /// Writes and syncs `outcome.json`.

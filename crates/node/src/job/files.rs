@@ -11,6 +11,7 @@ use dispatch_core::protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::meter::{Metered, Metering};
 use super::text;
 
 /// Which adapter runs the agent.
@@ -114,6 +115,9 @@ pub struct Order {
     /// How it is paid for.
     #[serde(with = "text")]
     pub billing: Billing,
+    /// How it is metered; null where dollars do not count, and for agents that show no usage.
+    #[serde(default)]
+    pub metering: Option<Metering>,
     /// The cluster: `CLUSTER` on the share must say the same, else the share counts as unreachable.
     #[serde(with = "text")]
     pub cluster: Uuid,
@@ -271,8 +275,8 @@ impl fmt::Display for OutcomeStatus {
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// One word, stable: `cannot_start`, `exit_code`, `signal`, `timeout`, `silent`, `cancelled`, `killed`, `killswitch`,
-    /// `share_unreachable`, `interrupted`; of coding agents also `no_final_answer`, `no_model_call`, `permission_denied`,
-    /// `over_budget`, `max_turns`, `aborted`, `agent_error`, `agent_version`, `auth`, `quota_wall`, `rate_limit`, `overloaded`,
+    /// `share_unreachable`, `interrupted`, `over_budget`; of coding agents also `no_final_answer`, `no_model_call`, `permission_denied`,
+    /// `max_turns`, `aborted`, `agent_error`, `agent_version`, `auth`, `quota_wall`, `rate_limit`, `overloaded`,
     /// `api_request`, `api_error`.
     pub code: String,
     /// What happened.
@@ -389,6 +393,9 @@ pub struct Outcome {
     /// What it cost; null when nobody knows.
     #[serde(with = "text::nullable")]
     pub cost: Option<Cost>,
+    /// What the meter came to; null where nothing was metered.
+    #[serde(default)]
+    pub metered: Option<Metered>,
     /// Tokens used; null when nobody knows.
     #[serde(with = "text::nullable")]
     pub usage: Option<Usage>,

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use dispatch_core::policy::admission::Billing;
+use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::names::{Digest, Name, NodeName, TaskId, canonical_uuid};
 use dispatch_core::protocol::time::Timestamp;
@@ -89,5 +90,11 @@ pub(super) mod nullable {
 impl Text for Billing {
     fn from_text(text: &str) -> Result<Self, String> {
         Billing::parse(text).ok_or_else(|| "not one of metered, subscription, free".to_owned())
+    }
+}
+
+impl Text for Dec {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Dec::parse(text).map_err(|_| "not a decimal number".to_owned())
     }
 }

@@ -48,6 +48,7 @@ fn outcome(attempt: &AttemptRow, status: OutcomeStatus, code: Option<&str>, cost
         log_sha256: Some(Digest::of(b"")),
         truncated: false,
         cost: cost.map(|text| Cost { usd: usd(text), basis: CostBasis::Reported }),
+        metered: None,
         usage: None,
         agent: None,
         resets_at: None,

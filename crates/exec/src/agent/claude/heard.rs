@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::price::{Tokens, rounded_up};
 use dispatch_core::protocol::limits::FINAL_TEXT_CHARS_MAX;
 use dispatch_core::protocol::text::{first_chars, without_nul};
 use dispatch_node::agents::Version;
-use dispatch_node::job::Usage;
+use dispatch_node::job::{Cost, CostBasis};
 
 use super::members::Members;
-use super::tokens::{Message, Tokens, sum};
+use crate::meter::{self, End, Meter, Said};
 
 /// Denials that are kept.
 const DENIALS_MAX: usize = 100;
@@ -26,7 +27,9 @@ pub(super) struct Heard {
     pub(super) turns: u64,
     pub(super) last_tool: Option<String>,
     pub(super) last_line: Option<String>,
-    pub(super) tokens: Tokens,
+    pub(super) meter: Meter,
+    /// A request was made and nothing of its response was heard yet.
+    is_requesting: bool,
     /// Denials as they happened, with the tool call's id.
     denied: Vec<(String, String)>,
     open_tools: Vec<(String, Instant)>,
@@ -68,11 +71,21 @@ pub(super) struct Final {
     pub(super) text: Option<String>,
     pub(super) errors: Vec<String>,
     pub(super) denials: Vec<String>,
+    /// What this run cost by the agent's own figures; what a session cost before that is resumed is not among it.
     pub(super) usd: Option<Usd>,
-    pub(super) usage: Option<Usage>,
+    /// The same where it is said for this run alone.
+    own_usd: Option<Usd>,
+    /// What each model was used for, where that is said.
+    models: Vec<(String, Tokens)>,
+    pub(super) tokens: Option<Tokens>,
 }
 
 impl Heard {
+    /// Nothing heard yet, by this meter.
+    pub(super) fn by(meter: Meter) -> Heard {
+        Heard { meter, ..Heard::default() }
+    }
+
     /// Takes one line. What is no object says nothing.
     pub(super) fn line(&mut self, line: &[u8], now: Instant) {
         let Some(line) = Members::read(line) else { return };
@@ -99,6 +112,7 @@ impl Heard {
                     self.over_at = Some(Over::Unsupported(now));
                 }
             }
+            Some("status") => self.is_requesting = line.is("status", "requesting"),
             Some("permission_denied") if self.denied.len() < DENIALS_MAX => {
                 let tool = line.text("tool_name").unwrap_or_else(|| "a tool".to_owned());
                 let why = line.text("message").unwrap_or_default();
@@ -113,12 +127,8 @@ impl Heard {
         self.api_error = line.text("error").map(|word_of_it| word(&word_of_it));
         let message = line.object("message");
         if !message.is("model", "<synthetic>") {
-            let id = message.text("id").unwrap_or_default();
-            let usage = message.usage("usage").unwrap_or_default();
-            // What subagents say is no turn of the run.
-            if self.tokens.heard(&id, usage) == Message::New && !line.has("parent_tool_use_id") {
-                self.turns = self.turns.saturating_add(1);
-            }
+            let end = end_of(&message);
+            self.message(line, &message.text("id").unwrap_or_default(), &message, end);
         }
         for block in message.objects("content") {
             match block.text("type").as_deref() {
@@ -139,6 +149,10 @@ impl Heard {
     }
 
     fn user(&mut self, line: &Members) {
+        if !line.has("parent_tool_use_id") {
+            // What a tool answered was asked for in a response that is over.
+            self.meter.all_ended();
+        }
         for block in line.object("message").objects("content") {
             if let Some(id) = block.text("tool_use_id") {
                 self.open_tools.retain(|(open, _)| *open != id);
@@ -149,11 +163,30 @@ impl Heard {
     /// Only with partial messages: the figures at a message's end, which its other lines forecast.
     fn stream_event(&mut self, line: &Members) {
         let event = line.object("event");
-        let usage = event.usage("usage").or_else(|| event.object("message").usage("usage"));
-        if let Some((id, usage)) = line.text("api_message_id").zip(usage)
-            && self.tokens.heard(&id, usage) == Message::New
-            && !line.has("parent_tool_use_id")
-        {
+        let Some(id) = line.text("api_message_id") else { return };
+        if event.is("type", "message_start") {
+            self.message(line, &id, &event.object("message"), End::Unknown);
+        } else if event.has("usage") {
+            let end = end_of(&event.object("delta"));
+            self.message(line, &id, &event, end);
+        }
+    }
+
+    /// What a line says of a message: `about` has its usage and, on most lines, its model.
+    fn message(&mut self, line: &Members, id: &str, about: &Members, end: End) {
+        let model = about.text("model");
+        let said = Said {
+            message: id,
+            model: model.as_deref(),
+            tokens: about.usage("usage").unwrap_or_default(),
+            end,
+        };
+        let is_subagent = line.has("parent_tool_use_id");
+        if !is_subagent {
+            self.is_requesting = false;
+        }
+        // What subagents say is no turn of the run.
+        if self.meter.heard(&said) == meter::Heard::New && !is_subagent {
             self.turns = self.turns.saturating_add(1);
         }
     }
@@ -170,10 +203,7 @@ impl Heard {
     fn result(&mut self, line: &Members, now: Instant) {
         let new = Final::read(line, &self.denied);
         match &mut self.result {
-            Some(first) => {
-                first.usd = new.usd.max(first.usd);
-                first.usage = new.usage.or(first.usage);
-            }
+            Some(first) => first.add(new),
             None => {
                 self.over_at.get_or_insert(Over::Said(now));
                 self.open_tools.clear();
@@ -196,9 +226,55 @@ impl Heard {
     }
 
     /// Tokens: the final figures, else the sum so far.
-    pub(super) fn usage(&self) -> Usage {
-        self.result.as_ref().and_then(|result| result.usage).unwrap_or_else(|| self.tokens.so_far())
+    pub(super) fn tokens(&self) -> Tokens {
+        self.result.as_ref().and_then(|result| result.tokens).unwrap_or_else(|| self.meter.tokens())
     }
+
+    /// What it cost: the agent's own figure, else what the meter heard, else nobody knows (policy section 1).
+    pub(super) fn cost(&self) -> Option<Cost> {
+        let result = self.result.as_ref()?;
+        if result.is_cut_off() {
+            return self.cost_cut_off(result);
+        }
+        match result.usd {
+            Some(usd) => Some(Cost { usd, basis: CostBasis::Reported }),
+            None => self.derived(result).map(derived),
+        }
+    }
+
+    /// A run that was cut off in a response does not say what that response cost, though it is paid for. What was heard of
+    /// it and its longest answer are its bound; where not even its beginning was heard, there is none.
+    fn cost_cut_off(&self, result: &Final) -> Option<Cost> {
+        let reported = result.usd.filter(|usd| usd.is_positive());
+        if self.is_requesting {
+            return None;
+        }
+        match (reported, self.meter.usd_at_most().map(rounded_up)) {
+            (Some(usd), Some(bound)) if bound > usd && self.meter.has_cut_off() => Some(derived(bound)),
+            (Some(usd), _) => Some(Cost { usd, basis: CostBasis::Reported }),
+            (None, Some(bound)) if bound.is_positive() => Some(derived(bound)),
+            (None, _) => None,
+        }
+    }
+
+    /// What was heard while it ran, or what the final line sums up: the larger, because neither has to be complete.
+    fn derived(&self, result: &Final) -> Option<Usd> {
+        let summed = result
+            .models
+            .iter()
+            .try_fold(Usd::ZERO, |sum, (model, tokens)| sum.checked_add(self.meter.price(model, tokens)?));
+        let heard = self.meter.usd()?;
+        Some(rounded_up(summed.map_or(heard, |summed| summed.max(heard))))
+    }
+}
+
+/// Whether this is said of a message that has come to its end.
+fn end_of(about: &Members) -> End {
+    if about.has("stop_reason") { End::Reached } else { End::Unknown }
+}
+
+fn derived(usd: Usd) -> Cost {
+    Cost { usd, basis: CostBasis::Derived }
 }
 
 impl Final {
@@ -208,18 +284,33 @@ impl Final {
         aborted || self.subtype == "error_during_execution"
     }
 
-    /// What it cost. A run that was cut off in its first response says nothing, though that response is paid for too: there
-    /// the figure is not known (policy section 1).
-    pub(super) fn believed_usd(&self) -> Option<Usd> {
-        self.usd.filter(|usd| usd.is_positive() || !self.is_cut_off())
+    /// Adds what a later final line says.
+    fn add(&mut self, later: Final) {
+        self.usd = match (self.usd, later.own_usd) {
+            (Some(usd), Some(more)) => usd.checked_add(more),
+            (usd, _) => usd.max(later.usd),
+        };
+        self.tokens = match (self.tokens, later.own_usd) {
+            (Some(tokens), Some(_)) => Some(tokens.plus(later.tokens.unwrap_or_default())),
+            (tokens, _) => later.tokens.or(tokens),
+        };
+        self.models.extend(later.models);
     }
 
     fn read(line: &Members, denied: &[(String, String)]) -> Final {
-        let by_model: Vec<Usage> = line.object("modelUsage").all().map(|model| model_usage(&model)).collect();
         let listed = line.objects("permission_denials");
         let unlisted =
             denied.iter().filter(|(id, _)| !listed.iter().any(|denial| denial.is("tool_use_id", id)));
         let denials = listed.iter().map(denial).chain(unlisted.map(|(_, text)| text.clone()));
+        // The other figures go on counting where a resumed session stopped: only these are of this run.
+        let own = line.object("model_usage_since_last_result");
+        let own_usd =
+            own.all().map(|(_, model)| model.usd("costUSD")).reduce(|sum, more| sum?.checked_add(more?));
+        let own_usd = own_usd.flatten();
+        let models = if own_usd.is_some() { own } else { line.object("modelUsage") };
+        let models: Vec<_> =
+            models.all().map(|(name, model)| (name.to_owned(), model.model_usage())).collect();
+        let summed = models.iter().map(|(_, tokens)| *tokens).reduce(Tokens::plus);
         Final {
             subtype: word(&line.text("subtype").unwrap_or_default()),
             terminal_reason: line.text("terminal_reason"),
@@ -230,15 +321,13 @@ impl Final {
             text: line.text("result").map(|text| clean(&text, FINAL_TEXT_CHARS_MAX)),
             errors: line.texts("errors").iter().map(|error| word(error)).collect(),
             denials: denials.take(DENIALS_MAX).collect(),
-            usd: line.usd("total_cost_usd"),
+            usd: own_usd.or_else(|| line.usd("total_cost_usd")),
+            own_usd,
+            models,
             // The sum over models is complete; `usage` may be zero where a budget ended the run.
-            usage: by_model.into_iter().reduce(sum).or_else(|| line.usage("usage")),
+            tokens: summed.or_else(|| line.usage("usage")),
         }
     }
-}
-
-fn model_usage(model: &Members) -> Usage {
-    model.tokens(["inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens"])
 }
 
 fn denial(denial: &Members) -> String {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use dispatch_core::policy::money::Usd;
-use dispatch_node::job::Usage;
+use dispatch_core::policy::price::Tokens;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -68,9 +68,11 @@ impl Members {
         list.iter().filter_map(|item| serde_json::from_str(item.get()).ok()).collect()
     }
 
-    /// The objects that are this object's members.
-    pub(super) fn all(&self) -> impl Iterator<Item = Members> {
-        self.0.values().filter_map(|value| serde_json::from_str(value.get()).ok())
+    /// The objects that are this object's members, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Members)> {
+        self.0
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), serde_json::from_str(value.get()).ok()?)))
     }
 
     /// An amount of money, from the very digits that were printed.
@@ -79,20 +81,29 @@ impl Members {
     }
 
     /// Tokens, in the words of the wire format of the model's API.
-    pub(super) fn usage(&self, name: &str) -> Option<Usage> {
+    pub(super) fn usage(&self, name: &str) -> Option<Tokens> {
         let usage: Members = self.get(name)?;
-        Some(usage.tokens([
-            "input_tokens",
-            "output_tokens",
-            "cache_read_input_tokens",
-            "cache_creation_input_tokens",
-        ]))
+        let written = usage.object("cache_creation");
+        Some(usage.tokens(
+            ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"],
+            written.count("ephemeral_1h_input_tokens"),
+        ))
     }
 
-    /// Tokens under other names: read, written, read from the cache, written to it.
-    pub(super) fn tokens(&self, names: [&str; 4]) -> Usage {
-        let [input_tokens, output_tokens, cache_read_tokens, cache_write_tokens] =
-            names.map(|name| self.count(name).unwrap_or(0));
-        Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens }
+    /// Tokens of a model, in the agent's own words for its sums.
+    pub(super) fn model_usage(&self) -> Tokens {
+        self.tokens(
+            ["inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens"],
+            self.count("cacheCreationEphemeral1hInputTokens"),
+        )
+    }
+
+    /// Tokens under names for: read, written, read from the cache, written to it. What is not said to stay in the cache for
+    /// an hour stays for five minutes, which is what a cache does unless it is told.
+    fn tokens(&self, names: [&str; 4], cached_1h: Option<u64>) -> Tokens {
+        let [input, output, cache_read, cache_write] = names.map(|name| self.count(name).unwrap_or(0));
+        let cache_write_1h = cached_1h.unwrap_or(0).min(cache_write);
+        let cache_write_5m = cache_write.saturating_sub(cache_write_1h);
+        Tokens { input, output, cache_read, cache_write_5m, cache_write_1h }
     }
 }

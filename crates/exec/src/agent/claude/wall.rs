@@ -107,8 +107,11 @@ mod tests {
 
     const RESET: u64 = 1_800_000_000;
 
+    /// HTTP status, kind, words; and whether that is a wall, with its reset where it is told.
+    type Wording = (Option<u64>, &'static str, &'static str, Option<Option<u64>>);
+
     #[rustfmt::skip]
-    const WORDINGS: &[(Option<u64>, &str, &str, Option<Option<u64>>)] = &[
+    const WORDINGS: &[Wording] = &[
         (None, "", "Claude AI usage limit reached|1800000000", Some(Some(RESET))),
         (None, "", "Claude AI usage limit reached|1800000000000", Some(Some(RESET))),
         (None, "", "Claude usage limit reached. Your limit will reset at 3pm (Europe/Berlin).", Some(None)),

@@ -67,6 +67,56 @@ fn a_metered_profile_without_overshoot_is_refused() {
     assert!(text.contains("line 6") && text.contains("`profile.x.overshoot_usd` is missing"), "{text}");
 }
 
+fn metered(more: &str) -> String {
+    format!("[profile.x]\nagent = \"claude\"\nbilling = \"metered\"\n{more}")
+}
+
+#[test]
+fn an_overshoot_holds_the_largest_requests_of_the_dearest_model_allowed() {
+    let sonnet = "models = [\"claude-sonnet-5-5\"]\n";
+    for (more, least) in [
+        ("overshoot_usd = \"2.819999\"\n".to_owned() + sonnet, "2.82"),
+        ("overshoot_usd = \"14\"\n".to_owned(), "14.1"),
+        ("overshoot_usd = \"8\"\nparallel_requests = 3\n".to_owned() + sonnet, "8.46"),
+        ("overshoot_usd = \"3\"\noutput_tokens_max = 64000\n".to_owned() + sonnet, "3.14"),
+        ("overshoot_usd = \"5\"\nmodels = [\"claude-sonnet-5-5\", \"claude-opus-5-5\"]\n".to_owned(), "5.64"),
+    ] {
+        let text = refused(&metered(&more));
+        assert!(text.contains("overshoot_usd") && text.contains(&format!("\"{least}\"")), "{more}: {text}");
+        let enough = more.replacen("overshoot_usd = ", "max_timeout_s = 60 #", 1) + "\n";
+        assert!(checked(&format!("{MINIMAL}{}overshoot_usd = \"{least}\"\n", metered(&enough))).is_ok());
+    }
+    // A command shows no usage: whatever it says it may spend at most is charged.
+    let command =
+        "[profile.x]\nagent = \"command\"\nargv = [\"a\"]\nbilling = \"metered\"\novershoot_usd = \"0.01\"\n";
+    assert!(checked(&format!("{MINIMAL}{command}")).is_ok());
+    assert!(refused(&format!("{command}models = [\"m\"]\n")).contains("a command has no models"));
+}
+
+#[test]
+fn a_metered_profile_whose_model_has_no_price_is_refused_until_it_has_one() {
+    let profile = metered("overshoot_usd = \"9\"\nmodels = [\"own-model\"]\n");
+    let text = refused(&profile);
+    assert!(text.contains("profile.x.models") && text.contains("`own-model`"), "{text}");
+    let price = "[price.own-model]\nas_of = \"2026-11-01\"\ninput_usd = \"1\"\noutput_usd = \"2\"\n\
+                 cache_read_usd = \"0\"\ncache_write_5m_usd = \"1\"\ncache_write_1h_usd = \"1\"\n\
+                 context_tokens = 200000\noutput_tokens = 8000\n";
+    assert!(checked(&format!("{MINIMAL}{profile}{price}")).is_ok());
+    let incomplete = price.replace("output_usd = \"2\"\n", "");
+    assert!(refused(&incomplete).contains("`price.own-model.output_usd` is missing"));
+    assert!(refused(&price.replace("2026-11-01", "1.11.2026")).contains("a day like"));
+}
+
+#[test]
+fn prices_are_old_after_ninety_days() {
+    use dispatch_core::protocol::time::Timestamp;
+    let prices = checked(MINIMAL).unwrap().prices;
+    assert_eq!(prices.oldest().unwrap().to_string(), "2026-10-24");
+    let old_at = |text: &str| prices.old_at(Timestamp::parse(text).unwrap()).len();
+    assert_eq!(old_at("2027-01-22T23:59:59.999Z"), 0);
+    assert_eq!(old_at("2027-01-23T00:00:00.000Z"), prices.table().iter().count());
+}
+
 #[test]
 fn values_outside_their_rule_are_refused() {
     for (text, expected) in [
@@ -75,6 +125,8 @@ fn values_outside_their_rule_are_refused() {
         ("[exec]\nmax_parallel = -2", "a whole number from 1 to 1024"),
         ("[budget]\nrun_usd = 5", "must be a text in quotes, not integer"),
         ("[budget]\nrun_usd = \"1e3\"", "not an amount of money"),
+        ("[budget]\nsoft_ratio = \"0\"", "a part above 0"),
+        ("[budget]\nsoft_ratio = \"1.1\"", "a part above 0"),
         ("[peer.a]\nkeys = [\"k\"]", "not its own peer"),
         ("[peer.x-to-y]\nkeys = [\"k\"]", "no part between hyphens"),
         ("[peer.b]\n", "`peer.b.keys` is missing"),

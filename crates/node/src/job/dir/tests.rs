@@ -41,6 +41,7 @@ fn order(state: &Path) -> Order {
         max_output_bytes: 2_000_000,
         ceiling_usd: Some(Usd::from_wire("2.5").unwrap()),
         billing: Billing::Free,
+        metering: None,
         cluster: "123e4567-e89b-12d3-a456-426614174000".parse().unwrap(),
         killswitch: KillswitchPlaces {
             root: "/share".into(),
@@ -68,6 +69,7 @@ fn outcome() -> Outcome {
         log_sha256: Some(Digest::of(b"line\n")),
         truncated: false,
         cost: Some(Cost { usd: Usd::from_wire("0.1").unwrap(), basis: CostBasis::Reported }),
+        metered: None,
         usage: None,
         agent: None,
         resets_at: None,
@@ -215,4 +217,19 @@ fn removing_takes_a_closed_work_directory_along_and_follows_no_link() {
     job.remove().unwrap();
     assert!(!job.path().parent().unwrap().exists());
     assert!(outside.path().join("keep").exists());
+}
+
+#[test]
+fn an_order_and_an_outcome_of_before_there_was_a_meter_are_still_read() {
+    let state = tempfile::tempdir().unwrap();
+    let order = order(state.path());
+    let job = JobDir::create(state.path(), &order, b"request").unwrap();
+    job.write_outcome(&outcome()).unwrap();
+    for (name, member) in [("order.json", "\"metering\":null,"), ("outcome.json", "\"metered\":null,")] {
+        let text = fs::read_to_string(job.file(name)).unwrap();
+        assert!(text.contains(member), "{text}");
+        fs::write(job.file(name), text.replace(member, "")).unwrap();
+    }
+    assert_eq!(job.read_order().unwrap(), order);
+    assert_eq!(job.read_outcome().unwrap(), Some(outcome()));
 }
