@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{ArgGroup, Parser};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::fraction::Fraction;
@@ -16,10 +17,13 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
   git diff | dispatch-send --to gpubox --profile review --wait -
   dispatch-send --to gpubox --require-ack --max-cost 2.50 --json --file task.md";
 
-/// Seals a task and hands it to another node.
+/// Seal a task and hand it to another node
+///
+/// The request goes to the program that the receiver's profile names, on its standard input; it is never a command line. A
+/// sender can ask for less than the receiver allows, never for more.
 ///
 /// Prints the task's id and where it was put, separated by a tab. With --wait it prints the final text of the verified
-/// result instead.
+/// result instead, and ends as the task did. Interrupting it ends the waiting, not the task: `dispatchctl wait ID` goes on.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "dispatch-send", version, after_help = dispatch_node::report::after_help(EXAMPLES))]
 #[command(group = ArgGroup::new("what").required(true).args(["request", "file", "stdin"]))]
@@ -47,37 +51,37 @@ pub(crate) struct Cli {
     /// Which of the receiver's working directories (else a fresh one)
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) workspace: Option<Name>,
-    /// low, normal or high
-    #[arg(long, value_name = "WORD", value_parser = priority)]
+    /// Which of the tasks that wait goes first
+    #[arg(long, value_name = "WORD", value_parser = PossibleValuesParser::new(["low", "normal", "high"]).try_map(|word| priority(&word)))]
     pub(crate) priority: Option<Priority>,
-    /// Wall clock from the agent's start: 90s, 10m, 2h
+    /// End it after so long, counted from its start: 90s, 10m, 2h
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub(crate) timeout: Option<u32>,
-    /// No output for so long means hung; 0s: off
+    /// End it when it prints nothing for so long, because it hangs; 0s: never
     #[arg(long, value_name = "DURATION", value_parser = seconds)]
     pub(crate) silence: Option<u32>,
-    /// Cap of the log
+    /// Keep at most so much of what it prints
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_output: Option<u64>,
     /// Ceiling in US dollars; it can only lower the receiver's
     #[arg(long, value_name = "USD", value_parser = usd)]
     pub(crate) max_cost: Option<Usd>,
-    /// Budget batch
+    /// The budget batch that it belongs to (else its sender's batch of the day)
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,
     /// Park it until a person approves
     #[arg(long)]
     pub(crate) require_ack: bool,
-    /// Ask for the profile's unrestricted mode
+    /// Ask for the profile's unrestricted mode: the receiver must allow it, and a person decides
     #[arg(long)]
     pub(crate) dangerous: bool,
-    /// Consent to public egress
+    /// Consent to a hosted API: what it asks may leave the receiver's network
     #[arg(long)]
     pub(crate) allow_sdk: bool,
     /// More than 1 says: this may safely run again after a crash
     #[arg(long, value_name = "N")]
     pub(crate) max_attempts: Option<u32>,
-    /// From now on until then it may start (else 24h)
+    /// It must have started within this time (else 24h)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) expires: Option<Duration>,
     /// Input files
@@ -89,8 +93,8 @@ pub(crate) struct Cli {
     /// For people: KEY=VALUE; may be given several times
     #[arg(long, value_name = "K=V", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// Whether this node's watcher tells you that the result came: file, notify or none
-    #[arg(long, value_name = "WORD", value_parser = callback)]
+    /// How you hear that the result came: its file alone, or this node's watcher tells you ([notify])
+    #[arg(long, value_name = "WORD", value_parser = PossibleValuesParser::new(["file", "notify", "none"]).try_map(|word| callback(&word)))]
     pub(crate) callback: Option<Callback>,
     /// GPU memory that a backend must have free
     #[arg(long, value_name = "GB", value_parser = fraction)]

@@ -1,5 +1,6 @@
 //! `dispatchctl list`: the tasks this node received and sent.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::names::NodeName;
 use dispatch_core::protocol::result::Status;
@@ -24,8 +25,8 @@ const EXAMPLES: &str = "  dispatchctl list
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help(EXAMPLES))]
 pub(crate) struct Args {
-    /// Only tasks in this state (received, awaiting_approval, approved, queued, running, succeeded, failed, rejected)
-    #[arg(long, value_parser = state)]
+    /// Only tasks in this state
+    #[arg(long, value_parser = PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str)).try_map(|word| state(&word)))]
     state: Option<TaskState>,
     /// Only tasks that ended with this status (ok, error, timeout, denied …)
     #[arg(long, value_parser = status)]

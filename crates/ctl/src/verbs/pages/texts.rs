@@ -141,10 +141,23 @@ pub(super) fn json(page: &str) -> Option<&'static str> {
         "dispatchctl-status" => STATUS,
         "dispatchctl-list" => LIST,
         "dispatchctl-show" => SHOW,
+        "dispatchctl-explain" => EXPLAIN,
         "dispatchctl-wait" => WAIT,
         "dispatchctl-result" => RESULT,
         "dispatchctl-cancel" | "dispatchctl-drain" | "dispatchctl-undrain" => {
             "One document with the member ok: what the watcher, or the other node, was asked and answered."
+        }
+        "dispatchctl-retry" => RETRY,
+        "dispatchctl-doctor" => {
+            "One document: ok, warnings and failed (how many), lines; each line has check, verdict (ok, warning, failed), text and \
+             mend."
+        }
+        "dispatchctl-budget" => BUDGET,
+        "dispatchctl-budget-log" => {
+            "One line for each posting: at, window, why, source, target, usd, basis, reservation, from, task."
+        }
+        "dispatchctl-budget-close-run" | "dispatchctl-budget-resume" => {
+            "One document with the member ok: what was done."
         }
         "dispatchctl-resend" => {
             "One document with the members ok, task and inbox (the path to which the bytes went)."
@@ -240,6 +253,20 @@ published_at, expires, answer_by, profile.";
 const SHOW: &str = "\
 One document: the members of dispatchctl-list(1), and what belongs to the task: the task itself, its terms, decisions, \
 attempts, the result and its audit entries.";
+
+const EXPLAIN: &str = "\
+One document: task, direction, state, status, code; who (can do something: sender, operator, approver, nobody), what, why and \
+next, as the sentences say; also (what else holds it); limit (window, cap_usd, left_usd, asked_usd, resets_at), or null; cost; \
+windows.";
+
+const RETRY: &str = "\
+One document, as dispatch-send(1) prints it, with the member retry_of: the task that this one repeats.";
+
+const BUDGET: &str = "\
+One document: schema, node, at, paid_off_until; action (allow, throttle or block), since and alert (why, where it is not \
+allow); windows (key, kind, name, reserved_usd, spent_usd, committed_usd, cap_usd, left_usd, resets_at, opened_at, closed_at, \
+closed_why), reservations (id, from, task, attempt, usd, made_at), holds (sender, tree, trip, since, why, next) and breakers \
+(profile, backend, is_open, failures, cause, open_until).";
 
 const WAIT: &str = "\
 One line for each task: task, status (as in the result, or why there is none), verified, result (as its receiver sealed it, \
