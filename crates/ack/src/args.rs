@@ -14,6 +14,7 @@ use dispatch_node::durations::{self, NotADuration};
 use dispatch_node::report::{Exit, Form, Report, after_help, door, tell};
 
 use crate::desk::Desk;
+use crate::standing::{self, StandingArgs};
 use crate::which::IdPart;
 use crate::{decide, list};
 
@@ -21,7 +22,9 @@ const EXAMPLES: &str = "  dispatch-ack                                    what w
   dispatch-ack dacaf1ff                           show it, ask, sign an approval
   dispatch-ack dacaf1ff --max-cost 1.50           approve, but for less
   dispatch-ack dacaf1ff --reject --reason 'not on a Friday'
-  dispatch-ack dacaf1ff --yes --key ~/.ssh/id_ed25519 --reason 'reviewed'";
+  dispatch-ack dacaf1ff --yes --key ~/.ssh/id_ed25519 --reason 'reviewed'
+  dispatch-ack --standing --from devbox --profile claude --max-cost 4 --total 40 --uses 20 --reason 'nightly runs'
+  dispatch-ack --standing --list                  those of this node; --revoke ID takes one back";
 
 /// Lists what waits for a decision; with ID, shows a task and signs an approval or a rejection of it
 ///
@@ -29,6 +32,7 @@ const EXAMPLES: &str = "  dispatch-ack                                    what w
 /// signed is bound to exactly that.
 #[derive(Debug, Parser)]
 #[command(name = "dispatch-ack", version, after_help = after_help(EXAMPLES))]
+#[command(group = clap::ArgGroup::new("subject").args(["id", "standing"]))]
 pub(crate) struct Door {
     /// The task to decide on
     #[arg(value_name = "ID")]
@@ -36,27 +40,27 @@ pub(crate) struct Door {
     /// List also the lanes that end in another node
     #[arg(long, conflicts_with = "id")]
     pub(crate) all: bool,
-    /// Only tasks that this node sent
+    /// Only tasks that this node sent; with --standing: whose tasks it answers for
     #[arg(long, value_name = "NODE", value_parser = NodeName::new)]
     pub(crate) from: Option<NodeName>,
     /// Reject it: that ends the task
     #[arg(long, requires = "id", conflicts_with = "max_cost")]
     pub(crate) reject: bool,
     /// Why, at most 4 KiB
-    #[arg(long, value_name = "TEXT", requires = "id", value_parser = reason)]
+    #[arg(long, value_name = "TEXT", requires = "subject", value_parser = reason)]
     pub(crate) reason: Option<String>,
     /// Do not ask
-    #[arg(long, requires = "id")]
+    #[arg(long, requires = "subject")]
     pub(crate) yes: bool,
-    /// Approve with a lower ceiling
-    #[arg(long, value_name = "USD", requires = "id", value_parser = Usd::from_wire)]
+    /// Approve with a lower ceiling; with --standing: the most that each task may cost
+    #[arg(long, value_name = "USD", requires = "subject", value_parser = Usd::from_wire)]
     pub(crate) max_cost: Option<Usd>,
     /// The OpenSSH key to sign with (else `key` under [approve], else the first of ~/.ssh/id_ed25519, id_ecdsa, id_rsa
     /// that is listed); a .pub file names a key in the agent
-    #[arg(long, value_name = "FILE", requires = "id")]
+    #[arg(long, value_name = "FILE", requires = "subject")]
     pub(crate) key: Option<PathBuf>,
     /// Which of the key's principals decides
-    #[arg(long = "as", value_name = "PRINCIPAL", requires = "id")]
+    #[arg(long = "as", value_name = "PRINCIPAL", requires = "subject")]
     pub(crate) principal: Option<String>,
     /// From when on the decision is void, at most 30d
     #[arg(long, value_name = "DURATION", requires = "id", default_value = "24h", value_parser = lifetime)]
@@ -64,6 +68,8 @@ pub(crate) struct Door {
     /// Do not wait for the watcher to take the decision
     #[arg(long, requires = "id")]
     pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) standing: StandingArgs,
     // Last, because its heading holds for whatever comes after it.
     #[command(flatten)]
     pub(crate) common: Common,
@@ -121,6 +127,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Door) -> Result<Exit, Report> {
+    if args.standing.standing {
+        return standing::run(args);
+    }
     let desk = Desk::open(args)?;
     match &args.id {
         None => list::run(args, &desk),
@@ -152,6 +161,9 @@ mod tests {
             &["dacaf1ff", "--expires", "31d"],
             &["dacaf1ff", "--expires", "0s"],
             &["dacaf1ff", "--standing"],
+            &["--list"],
+            &["--standing", "--uses", "0"],
+            &["--profile", "claude"],
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }

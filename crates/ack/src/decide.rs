@@ -2,8 +2,9 @@
 
 use dispatch_core::protocol::decision::DecisionOutcome;
 use dispatch_core::protocol::seal::{pae, seal_signed};
+use dispatch_core::protocol::standing::Standing;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_core::protocol::{Decision, Kind, Payload as _};
+use dispatch_core::protocol::{Decision, Payload};
 use dispatch_node::clock;
 use dispatch_node::report::{Exit, Form, Report, say, say_raw, tell};
 use dispatch_node::term::{Breaks, Colour, visible};
@@ -129,15 +130,27 @@ fn decision(args: &Door, waits: &Waits, signer: &Signer, now: Timestamp) -> Deci
     }
 }
 
-/// Signs and seals, and makes sure that what comes of it would be believed.
 fn seal(decision: &Decision, signer: &Signer) -> Result<Vec<u8>, SignError> {
-    let payload = decision.to_checked_payload().map_err(SignError::Payload)?;
-    let message = pae(Kind::Decision, &payload);
+    sealed(decision, signer, decision.decided_at)
+}
+
+/// A standing approval, signed like a decision.
+///
+/// # Errors
+/// As for a decision.
+pub(crate) fn seal_standing(standing: &Standing, signer: &Signer) -> Result<Vec<u8>, SignError> {
+    sealed(standing, signer, standing.made)
+}
+
+/// Signs and seals, and makes sure that what comes of it would be believed.
+fn sealed<P: Payload>(words: &P, signer: &Signer, at: Timestamp) -> Result<Vec<u8>, SignError> {
+    let payload = words.to_checked_payload().map_err(SignError::Payload)?;
+    let message = pae(P::KIND, &payload);
     let signature = sign::sign(&signer.file, &message)?.to_envelope().map_err(SignError::Answer)?;
-    let verified = signer.approvers.verify(&message, &signature.sig, decision.decided_at);
+    let verified = signer.approvers.verify(&message, &signature.sig, at);
     match verified {
         Some(by) if by.key16 == signer.key16.to_string() && by.principals.contains(&signer.author) => {
-            Ok(seal_signed(Kind::Decision, &payload, &[signature]))
+            Ok(seal_signed(P::KIND, &payload, &[signature]))
         }
         Some(_) | None => Err(SignError::OtherKey),
     }

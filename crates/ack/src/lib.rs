@@ -16,6 +16,7 @@ mod key;
 mod list;
 mod publish;
 mod sign;
+mod standing;
 mod taken;
 mod view;
 mod waiting;

@@ -22,6 +22,7 @@ pub mod notify_systemd;
 pub mod outgoing;
 pub mod peers_json;
 pub mod report;
+pub mod standing;
 pub mod state;
 pub mod term;
 pub mod tree;

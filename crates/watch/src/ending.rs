@@ -99,6 +99,7 @@ fn result_of(
     if result.decided_by.is_empty() {
         let consumed = tx.decisions(&row.key)?.into_iter().filter(|decision| decision.consumed_at.is_some());
         result.decided_by = consumed.map(|decision| decision.decision.author).collect();
+        result.decided_by.extend(tx.standing_authors(&row.key)?);
     }
     let ran: Vec<&AttemptRow> = attempts.iter().filter(|attempt| attempt.started_at.is_some()).collect();
     for attempt in &ran {

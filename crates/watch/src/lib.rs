@@ -30,6 +30,7 @@ mod recipes;
 mod reply;
 mod routing;
 mod running;
+mod standing;
 mod taking;
 mod telling;
 mod terms;

@@ -31,8 +31,8 @@ use crate::ending::{End, finish, reason};
 use crate::guards;
 use crate::home::{Home, PeerHome};
 use crate::look::{Found, What};
-use crate::recipes;
 use crate::routing::{self, Routed};
+use crate::{recipes, standing};
 
 /// What this release cannot serve: refused as `unsupported_here`, never ignored.
 pub(crate) const UNSUPPORTED: &[TaskMember] = &[TaskMember::Attachments, TaskMember::Accept];
@@ -168,7 +168,8 @@ pub(crate) fn take(
     tx.audit(&Entry::of("accepted").task(&key).data(json!({
         "task_sha256": verified.digest().to_string(), "profile": task.profile.as_str(),
     })))?;
-    admitted(tx, home, &key, admission)
+    admitted(tx, home, &key, admission)?;
+    standing::answer(tx, home, task, cost)
 }
 
 fn admitted(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, admission: Admission) -> Result<(), LedgerError> {

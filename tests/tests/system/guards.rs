@@ -127,3 +127,98 @@ fn a_closed_run_takes_nothing_more_and_the_log_says_what_it_cost() {
     let text = cluster.b().ctl(["budget", "--all"]).ok();
     assert!(text.out.contains("the run `nightly` of a"), "{}", text.out);
 }
+
+fn standing(cluster: &Cluster, key: &std::path::Path, uses: &str) -> String {
+    let key = key.display().to_string();
+    let words = [
+        "--standing",
+        "--yes",
+        "--key",
+        &key,
+        "--from",
+        "a",
+        "--profile",
+        "default",
+        "--max-cost",
+        "1",
+        "--total",
+        "3",
+        "--uses",
+        uses,
+        "--reason",
+        "every night",
+        "--json",
+    ];
+    let made = cluster.b().run("dispatch-ack", words).ok();
+    let made: Value = serde_json::from_str(&made.out).unwrap();
+    made["id"].as_str().unwrap().to_owned()
+}
+
+/// Sends a task that asks for a person and yields its id and what became of it: an answer, or `None` when it is parked.
+fn asked(cluster: &Cluster, label: &str, words: &[&str]) -> (String, Option<Value>) {
+    let id = cluster.a().send("b", &note(cluster, label), &[&["--require-ack"], words].concat());
+    let parked = cluster.lane("a", "b").join(format!("pending-ack/{id}.json"));
+    let result = eventually("it is answered or parked", || {
+        cluster.result("a", "b", &id).map(Some).or_else(|| parked.exists().then_some(None))
+    });
+    (id, result)
+}
+
+#[test]
+fn a_standing_approval_answers_as_often_as_it_says_and_names_its_author() {
+    let cluster = cluster();
+    paid(&cluster);
+    let key = cluster.b().approver("ann");
+    let _b = cluster.b().watch();
+    let id = standing(&cluster, &key, "2");
+    for label in ["one", "two"] {
+        let (_, result) = asked(&cluster, label, &[]);
+        let result = result.expect("it was approved in advance");
+        assert_eq!((&result["status"], &result["decided_by"]), (&"ok".into(), &serde_json::json!(["ann"])));
+    }
+    let (third, result) = asked(&cluster, "three", &[]);
+    assert!(result.is_none(), "two were allowed");
+    drop(cluster.a().ctl(["cancel", &third]).ok());
+    let shown = budget(&cluster);
+    assert_eq!(
+        (&shown["standing"][0]["id"], &shown["standing"][0]["uses"]),
+        (&id.as_str().into(), &2.into()),
+        "{shown:#}"
+    );
+    eventually("the audit says which one answered", || {
+        let audit = cluster.audit("b");
+        audit.iter().any(|entry| entry["data"]["standing"] == serde_json::json!([id])).then_some(())
+    });
+    let listed = cluster.b().run("dispatch-ack", ["--standing", "--list"]).ok();
+    assert!(listed.out.contains(&id), "{}", listed.out);
+    check::audit_verifies(cluster.b());
+}
+
+#[test]
+fn a_standing_approval_that_was_revoked_or_whose_author_is_gone_answers_nothing() {
+    let cluster = cluster();
+    paid(&cluster);
+    let key = cluster.b().approver("ann");
+    let b = cluster.b().watch();
+    let id = standing(&cluster, &key, "9");
+    let (_, result) = asked(&cluster, "held", &[]);
+    assert!(result.is_some());
+    let (dangerous, result) = asked(&cluster, "other profile", &["--profile", "free"]);
+    assert!(result.is_none(), "it names one profile");
+    drop(cluster.a().ctl(["cancel", &dangerous]).ok());
+    assert_eq!(b.stop(), 0);
+    let approvers = cluster.b().config_dir().join("approvers");
+    let text = std::fs::read_to_string(&approvers).unwrap();
+    std::fs::write(&approvers, "").unwrap();
+    let b = cluster.b().watch();
+    let (gone, result) = asked(&cluster, "nobody", &[]);
+    assert!(result.is_none(), "its author is no approver any more");
+    drop(cluster.a().ctl(["cancel", &gone]).ok());
+    assert_eq!(b.stop(), 0);
+    std::fs::write(&approvers, text).unwrap();
+    let _b = cluster.b().watch();
+    drop(cluster.b().run("dispatch-ack", ["--standing", "--revoke", &id]).ok());
+    let (revoked, result) = asked(&cluster, "revoked", &[]);
+    assert!(result.is_none(), "it was taken back");
+    drop(cluster.a().ctl(["cancel", &revoked]).ok());
+}

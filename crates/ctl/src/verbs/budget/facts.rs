@@ -6,7 +6,7 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::safeguards::SpendAction;
 use dispatch_core::policy::window::{Balance, Caps, Day, Month, WindowKey};
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{BreakerRow, HoldRow, ReadLedger, ReservationRow, WindowRow};
+use dispatch_ledger::{BreakerRow, HoldRow, ReadLedger, ReservationRow, StandingRow, WindowRow};
 use dispatch_node::config::Config;
 use dispatch_node::report::Report;
 use serde_json::{Value, json};
@@ -54,6 +54,7 @@ pub(super) fn gather(
         "windows": rows.iter().map(|row| window(row, caps)).collect::<Vec<Value>>(),
         "reservations": ledger.open_reservations()?.iter().map(reservation).collect::<Vec<Value>>(),
         "holds": ledger.open_holds()?.iter().map(hold).collect::<Vec<Value>>(),
+        "standing": ledger.standings()?.iter().map(standing).collect::<Vec<Value>>(),
         "breakers": ledger.breakers()?.iter().map(breaker).collect::<Vec<Value>>(),
     }))
 }
@@ -115,6 +116,13 @@ fn hold(row: &HoldRow) -> Value {
         "since": row.at.to_string(),
         "why": told.why,
         "next": told.next,
+    })
+}
+
+fn standing(row: &StandingRow) -> Value {
+    json!({
+        "id": row.id.to_string(), "author": row.author, "uses": row.uses, "total_usd": row.total.to_string(),
+        "last_at": row.last_at.to_string(),
     })
 }
 

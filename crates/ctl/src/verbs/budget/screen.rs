@@ -22,6 +22,15 @@ pub(super) fn lines(facts: &Value, colour: Colour) -> Vec<String> {
             format!("since {}", text(row, "made_at")),
         ]
     });
+    section(&mut lines, facts, colour, "standing approvals used", |row| {
+        vec![
+            short(text(row, "id")),
+            format!("by {}", line(text(row, "author"), 64)),
+            format!("{} times", row.get("uses").unwrap_or(&Value::Null)),
+            format!("${} in all", text(row, "total_usd")),
+            format!("last {}", text(row, "last_at")),
+        ]
+    });
     for hold in list(facts, "holds") {
         lines.push(colour.paint(Tone::Warn, &format!("held: {}", line(text(hold, "why"), 200))));
         lines.push(format!("help: {}", line(text(hold, "next"), 200)));
@@ -79,7 +88,8 @@ fn section(
     name: &str,
     row: impl Fn(&Value) -> Vec<String>,
 ) {
-    let rows: Vec<Vec<String>> = list(facts, name).iter().map(row).collect();
+    let member = name.split(' ').next().unwrap_or(name);
+    let rows: Vec<Vec<String>> = list(facts, member).iter().map(row).collect();
     if !rows.is_empty() {
         lines.push(colour.paint(Tone::Bold, name));
         lines.extend(indented(&rows));
