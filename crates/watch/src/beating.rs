@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use dispatch_core::planner::rollback::{Head, Held, is_rolled_back};
+use dispatch_core::policy::capacity::{self, CapacityLimits, LaneLoad};
 use dispatch_core::policy::continuity;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::safeguards::SpendAction;
 use dispatch_core::policy::window::{Month, WindowKey};
 use dispatch_core::protocol::accept::{Me, Verdict, accept_heartbeat};
 use dispatch_core::protocol::fraction::Fraction;
@@ -60,26 +62,32 @@ pub(crate) fn counts(reader: &Reader) -> Result<Counts, LedgerError> {
     Ok(Counts { queued: queued.saturating_sub(running.min(queued)), waiting, running })
 }
 
-fn fullest_lane(reader: &Reader) -> Result<u64, LedgerError> {
-    let mut used: BTreeMap<NodeName, u64> = BTreeMap::new();
+/// Whether senders are asked to wait. Places are a lane's: the fullest one is what a sender can run into.
+pub(crate) fn backpressure(reader: &Reader, home: &Home) -> Result<Backpressure, LedgerError> {
+    let mut lanes: BTreeMap<NodeName, LaneLoad> = BTreeMap::new();
     for row in reader.open_counts()? {
-        let lane = used.entry(row.from).or_default();
-        *lane = lane.saturating_add(row.count);
+        let count = u32::try_from(row.count).unwrap_or(u32::MAX);
+        let lane = lanes.entry(row.from).or_default();
+        lane.accepted = lane.accepted.saturating_add(count);
+        if row.state == TaskState::AwaitingApproval {
+            lane.waiting = lane.waiting.saturating_add(count);
+        }
     }
-    Ok(used.into_values().max().unwrap_or(0))
+    let limits = home.config.limits;
+    let limits = CapacityLimits { max_queued: limits.max_queued, max_waiting: limits.max_waiting };
+    let empty = capacity::backpressure(LaneLoad::default(), limits);
+    let fullest = lanes.into_values().map(|lane| capacity::backpressure(lane, limits));
+    Ok(fullest.chain([empty]).max_by_key(|pressure| pressure.level).unwrap_or(empty))
 }
 
-/// Whether senders are asked to wait.
-pub(crate) fn backpressure(reader: &Reader, home: &Home) -> Result<Backpressure, LedgerError> {
-    let places = u64::from(home.config.limits.max_queued).max(1);
-    // Places are a lane's: the fullest one is what a sender can run into.
-    let used = fullest_lane(reader)?;
-    let level = used.saturating_mul(100).checked_div(places).unwrap_or(100).min(100);
-    Ok(Backpressure {
-        on: level >= 80,
-        level: u8::try_from(level).unwrap_or(100),
-        retry_after_s: (level >= 80).then_some(30),
-    })
+/// What the node can do: its profiles, and a word on paid work where the safeguards hold it back.
+fn capabilities(reader: &Reader, home: &Home) -> Result<Vec<String>, LedgerError> {
+    let mut words: Vec<String> = home.config.profiles.keys().map(ToString::to_string).collect();
+    let action = reader.spend_review()?.map_or(SpendAction::Allow, |row| row.action);
+    if action != SpendAction::Allow {
+        words.push(format!("paid_work:{action}"));
+    }
+    Ok(words)
 }
 
 /// My heartbeat, sealed for every peer.
@@ -100,7 +108,7 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
         state: pulse.state,
         load: load(&counts, capacity, pulse.last_queued),
         backpressure: backpressure(reader, home)?,
-        capabilities: home.config.profiles.keys().map(ToString::to_string).collect(),
+        capabilities: capabilities(reader, home)?,
         backends: routing::offers(&home.config),
         budget: BudgetLevels {
             run: WindowLevel { committed: Usd::ZERO, cap: caps.run },

@@ -17,7 +17,7 @@ use dispatch_core::protocol::names::{Digest, Name, NodeName};
 use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, Timestamp};
-use dispatch_ledger::{HoldRow, LedgerError, QueuedTask, SpendBucket, TaskRow, Tx};
+use dispatch_ledger::{BreakerRow, HoldRow, LedgerError, QueuedTask, SpendBucket, TaskKey, TaskRow, Tx};
 use dispatch_node::config::Profile;
 use dispatch_node::job::Outcome;
 use serde_json::{Value, json};
@@ -25,9 +25,7 @@ use serde_json::{Value, json};
 use crate::alerts::{self, Alert};
 use crate::budget;
 use crate::home::Home;
-
-/// The backend of every task: this release runs them on this node alone.
-pub(crate) const LOCAL: &str = "local";
+use crate::recipes;
 
 /// Whether anything paid of a sender may start.
 pub(crate) fn paid_work(tx: &Tx<'_>, sender: &NodeName) -> Result<PaidWork, LedgerError> {
@@ -240,14 +238,23 @@ fn tell_allowed(tx: &mut Tx<'_>, home: &Home, service: String) -> Result<(), Led
     alerts::raise(tx, home, &alert).map(drop)
 }
 
-/// Closes the breaker of a profile by hand; true when it was open.
+/// Closes the breakers of a profile by hand, on every backend; true when one was open.
 pub(crate) fn close_breaker(tx: &mut Tx<'_>, home: &Home, profile: &str) -> Result<bool, LedgerError> {
-    let before = tx.breaker(profile, LOCAL)?;
-    tx.set_breaker(profile, LOCAL, Breaker::default())?;
-    if before.opened.is_some() {
+    let mut was_open = false;
+    for row in tx.breakers()?.into_iter().filter(|row| row.profile == profile) {
+        was_open |= row.breaker.opened.is_some();
+        tx.set_breaker(profile, &row.backend, Breaker::default())?;
+    }
+    if was_open {
         tell_allowed(tx, home, format!("profile:{profile}"))?;
     }
-    Ok(before.opened.is_some())
+    Ok(was_open)
+}
+
+/// The backend that a task was resolved to when it was accepted.
+fn backend_of(tx: &Tx<'_>, key: &TaskKey) -> Result<String, LedgerError> {
+    let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
+    Ok(recipe.map_or_else(String::new, |recipe| recipe.backend))
 }
 
 /// What the end of an attempt says about its profile.
@@ -265,12 +272,13 @@ pub(crate) fn note_ending(
     let code = outcome.and_then(|outcome| outcome.reason.as_ref()).map(|reason| reason.code.as_str());
     let resets_at = outcome.and_then(|outcome| outcome.resets_at);
     let Some(event) = BreakerEvent::of(status, code, resets_at, who_pays) else { return Ok(()) };
-    let before = tx.breaker(&task.profile, LOCAL)?;
+    let backend = backend_of(tx, &task.key)?;
+    let before = tx.breaker(&task.profile, &backend)?;
     let after = before.apply(event, tx.now(), &home.config.safeguards.breaker);
     if after == before {
         return Ok(());
     }
-    tx.set_breaker(&task.profile, LOCAL, after)?;
+    tx.set_breaker(&task.profile, &backend, after)?;
     if before.opened.is_some() == after.opened.is_some() {
         return Ok(());
     }
@@ -282,14 +290,14 @@ pub(crate) fn note_ending(
         reason: reason.to_owned(),
         budget: Value::Null,
         anomaly: Value::Null,
-        breaker: breaker_of(&task.profile, &after),
+        breaker: breaker_of(&task.profile, &backend, &after),
     };
     alerts::raise(tx, home, &alert).map(drop)
 }
 
-fn breaker_of(profile: &str, breaker: &Breaker) -> Value {
+fn breaker_of(profile: &str, backend: &str, breaker: &Breaker) -> Value {
     json!({
-        "profile": profile, "backend": LOCAL, "is_open": breaker.opened.is_some(), "failures": breaker.failures,
+        "profile": profile, "backend": backend, "is_open": breaker.opened.is_some(), "failures": breaker.failures,
         "cause": breaker.opened.map(|opened| opened.cause.as_str()),
         "open_until": breaker.opened.map(|opened| opened.until.to_string()),
     })
@@ -299,7 +307,8 @@ fn breaker_of(profile: &str, breaker: &Breaker) -> Value {
 pub(crate) struct Guards {
     action: SpendAction,
     holds: Vec<HoldRow>,
-    breakers: BTreeMap<String, Breaker>,
+    /// Those that opened, by profile and backend.
+    breakers: Vec<BreakerRow>,
     paid_running: u64,
     running: BTreeMap<String, u64>,
 }
@@ -309,15 +318,13 @@ impl Guards {
         let mut guards = Guards {
             action: tx.spend_review()?.map_or(SpendAction::Allow, |row| row.action),
             holds: tx.open_holds()?,
-            breakers: BTreeMap::new(),
+            breakers: tx.breakers()?,
             paid_running: tx.open_paid_attempts()?.into(),
             running: BTreeMap::new(),
         };
-        for row in tx.breakers()?.into_iter().filter(|row| row.backend == LOCAL) {
-            if row.breaker.opened.is_some() {
-                guards.running.insert(row.profile.clone(), tx.open_attempts_of(&row.profile)?.into());
-                guards.breakers.insert(row.profile, row.breaker);
-            }
+        guards.breakers.retain(|row| row.breaker.opened.is_some());
+        for row in &guards.breakers {
+            guards.running.insert(row.profile.clone(), tx.open_attempts_of(&row.profile)?.into());
         }
         Ok(guards)
     }
@@ -329,8 +336,8 @@ impl Guards {
         home: &Home,
         task: &QueuedTask,
     ) -> Result<Option<String>, LedgerError> {
-        if let Some(hold) = self.hold(task, tx.now()) {
-            return Ok(Some(explain::held(&hold).line()));
+        if let Some(hold) = self.hold(tx, task)? {
+            return Ok(Some(explain::held(&hold).to_string()));
         }
         if task.billing != Billing::Metered {
             return Ok(None);
@@ -340,29 +347,39 @@ impl Guards {
         Ok(admission::held(estimate, &view).map(|wait| explain::wait(&wait).line()))
     }
 
-    fn hold(&self, task: &QueuedTask, now: Timestamp) -> Option<Hold> {
-        let sender = &task.key.from;
-        if let Some(hold) = self.holds.iter().find(|hold| hold.root == Some(task.root)) {
-            return Some(Hold::TreeHeld { root: task.root, sender: hold.sender.clone() });
-        }
-        let paid = task.billing == Billing::Metered;
-        let of_sender: Vec<&HoldRow> = self.holds.iter().filter(|hold| hold.sender == *sender).collect();
-        if let (true, Some(first)) = (paid, of_sender.first()) {
-            return Some(Hold::SenderHeld {
-                sender: sender.clone(),
-                trips: of_sender.iter().map(|hold| hold.trip).collect(),
-                since: first.at,
-            });
+    fn hold(&self, tx: &Tx<'_>, task: &QueuedTask) -> Result<Option<Hold>, LedgerError> {
+        if let Some(hold) = self.by_hand(task) {
+            return Ok(Some(hold));
         }
         let running = Running {
             of_profile: self.running.get(&task.profile).copied().unwrap_or(0),
             paid: self.paid_running,
         };
-        let breaker = self.breakers.get(&task.profile);
-        let by_breaker = breaker.and_then(|breaker| hold::by_breaker(breaker, &task.profile, running, now));
-        by_breaker.or_else(|| {
-            let throttled = paid && self.action == SpendAction::Throttle;
-            throttled.then(|| hold::by_throttle(running)).flatten()
+        if self.breakers.iter().any(|row| row.profile == task.profile) {
+            let backend = backend_of(tx, &task.key)?;
+            let mut rows = self.breakers.iter();
+            let row = rows.find(|row| row.profile == task.profile && row.backend == backend);
+            let held = row.and_then(|row| hold::by_breaker(&row.breaker, &task.profile, running, tx.now()));
+            if held.is_some() {
+                return Ok(held);
+            }
+        }
+        let throttled = task.billing == Billing::Metered && self.action == SpendAction::Throttle;
+        Ok(throttled.then(|| hold::by_throttle(running)).flatten())
+    }
+
+    /// What only a person lifts.
+    fn by_hand(&self, task: &QueuedTask) -> Option<Hold> {
+        let sender = &task.key.from;
+        if let Some(hold) = self.holds.iter().find(|hold| hold.root == Some(task.root)) {
+            return Some(Hold::TreeHeld { root: task.root, sender: hold.sender.clone() });
+        }
+        let of_sender: Vec<&HoldRow> = self.holds.iter().filter(|hold| hold.sender == *sender).collect();
+        let first = of_sender.first().filter(|_| task.billing == Billing::Metered)?;
+        Some(Hold::SenderHeld {
+            sender: sender.clone(),
+            trips: of_sender.iter().map(|hold| hold.trip).collect(),
+            since: first.at,
         })
     }
 

@@ -291,7 +291,7 @@ fn a_tree_that_sends_too_fast_is_stopped_whole_although_it_is_free() {
     bench.take(&bench.task(5));
     let launches = bench.lease(now());
     assert_eq!(launches.iter().map(|launch| launch.key.clone()).collect::<Vec<_>>(), [key(5)]);
-    assert!(wait_reason(&bench, 4).contains("budget resume"), "{}", wait_reason(&bench, 4));
+    assert!(wait_reason(&bench, 4).contains("budget resume devbox"), "{}", wait_reason(&bench, 4));
     assert_eq!(bench.take(&bench.paid(6)).reservation, None, "and paid work of its sender waits too");
     assert_eq!(bench.write(now(), |tx, home| guards::resume(tx, home, None, "ann")), 1);
     assert!(!bench.lease(now()).is_empty());

@@ -248,6 +248,7 @@ fn budget(
         "month": window(month, Some(caps.month)),
         "day": window(day, caps.day),
         "run_cap": caps.run.to_string(),
+        "action": ledger.spend_review()?.map_or("allow", |row| row.action.as_str()),
         "paid_off_until": paid_off_until.map(|at| at.to_string()),
     }))
 }

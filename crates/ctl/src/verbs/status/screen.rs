@@ -186,6 +186,10 @@ fn money(facts: &Value, colour: Colour) -> Vec<String> {
             bar(committed, cap)
         ));
     }
+    let action = text(facts, "/budget/action");
+    if action == "block" || action == "throttle" {
+        lines.push(colour.paint(Tone::Warn, &format!("paid work: {action} (dispatchctl budget says why)")));
+    }
     let until = text(facts, "/budget/paid_off_until");
     if !until.is_empty() {
         lines.push(colour.paint(Tone::Warn, &format!("paid work is off until {until}")));
