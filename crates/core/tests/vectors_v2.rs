@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+use std::sync::LazyLock;
+
 use dispatch_core::protocol::Task;
 use dispatch_core::protocol::accept::{Me, Place, TaskRules, TaskVerdict, accept_task};
 use dispatch_core::protocol::keys::{KeyRing, PairKey};
@@ -17,8 +19,11 @@ use serde_json::{Value, json};
 const BOUNDS: Bounds = Bounds { timeout_s: 900, max_output_bytes: 1_000_000 };
 const CLUSTER: &str = "00000000-0000-4000-8000-000000000000";
 
-fn file() -> Value {
-    serde_json::from_slice(include_bytes!("vectors/v2.json")).unwrap()
+static FILE: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_slice(include_bytes!("vectors/v2.json")).unwrap());
+
+fn file() -> &'static Value {
+    &FILE
 }
 
 fn ring() -> FlatRing {

@@ -262,6 +262,19 @@ impl Node {
         );
     }
 
+    /// Takes the peer `name` out of its configuration.
+    ///
+    /// # Panics
+    /// When its configuration is not TOML.
+    pub fn forget_peer(&self, name: &str) {
+        let text = fs::read_to_string(self.config_file()).unwrap();
+        let mut all: toml::Table = text.parse().unwrap();
+        if let Some(toml::Value::Table(peers)) = all.get_mut("peer") {
+            peers.remove(name);
+        }
+        fs::write(self.config_file(), toml::to_string(&all).unwrap()).unwrap();
+    }
+
     /// A command of this node, ready to be started: a clean environment with this node's home.
     #[must_use]
     pub fn command(&self, name: &str) -> Command {

@@ -10,6 +10,7 @@ pub mod bins;
 pub mod books;
 pub mod check;
 pub mod cluster;
+pub mod kit;
 pub mod mail;
 pub mod mix;
 pub mod plant;
@@ -21,6 +22,7 @@ pub mod wait;
 
 pub use bins::Bins;
 pub use cluster::{Cluster, Node, Watcher};
+pub use kit::Kit;
 pub use process::Ended;
 pub use runs::Runs;
 pub use wait::{DEADLINE, eventually};

@@ -76,6 +76,12 @@ pub fn seal(kind: &str, payload: &[u8], key: &[u8]) -> Vec<u8> {
     envelope.to_string().into_bytes()
 }
 
+/// HMAC-SHA256 in hex.
+#[must_use]
+pub fn hmac_hex(key: &[u8], message: &[u8]) -> String {
+    mac(key, message).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// SHA-256 in hex.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {

@@ -1,6 +1,7 @@
 //! Every weakness that was shown of version 2, by its letter, through the built commands: none of them is possible here.
 
 mod running;
+mod signed;
 
 use std::path::Path;
 
