@@ -286,7 +286,9 @@ pub(crate) fn filed_as(brief: &TaskBrief) -> Filed {
 
 /// The task in bytes that were verified when they were accepted: the key that sealed them may be retired since.
 pub(crate) fn stored_task(home: &Home, key: &TaskKey, envelope: &[u8]) -> Option<Task> {
-    if let Some(bounds) = home.bounds(&key.from) {
+    // By its bytes, not by its peer: that may speak another version since.
+    if v2::is_flat(envelope) {
+        let bounds = home.bounds(&key.from).unwrap_or(v2::Bounds::TIGHTEST);
         return v2::read_stored(envelope, home.cluster, bounds).map(|(task, _)| task);
     }
     let raw = RawEnvelope::read(Kind::Task, envelope).ok()?;

@@ -3,7 +3,7 @@
 use dispatch_core::explain;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::RawEnvelope;
-use dispatch_core::protocol::v2::{Bounds, read_stored};
+use dispatch_core::protocol::v2::{Bounds, is_flat, read_stored};
 use dispatch_core::protocol::{Task, TaskResult, Terms};
 use dispatch_ledger::{AttemptRow, DecisionRow, ReadLedger, TaskRow};
 use dispatch_node::clock;
@@ -66,8 +66,9 @@ impl Everything {
 
 /// The task in a file that this node verified when it took it.
 fn task_of(config: &Config, bounds: Option<Bounds>, envelope: &[u8]) -> Option<Task> {
-    if let Some(bounds) = bounds {
-        return read_stored(envelope, config.cluster, bounds).map(|(task, _)| task);
+    if is_flat(envelope) {
+        return read_stored(envelope, config.cluster, bounds.unwrap_or(Bounds::TIGHTEST))
+            .map(|(task, _)| task);
     }
     let envelope = RawEnvelope::read(Kind::Task, envelope).ok()?;
     Task::from_stored(envelope.unverified_payload()).ok()

@@ -280,7 +280,8 @@ pub(crate) fn peers_to_tell(
     }
     let gone = reader.told_gone(Kind::PeerDead.as_str(), Kind::PeerAlive.as_str())?;
     for row in reader.peers()? {
-        if !home.peers.contains_key(&row.node) {
+        // One of version 2 writes no heartbeat: what was heard of it is of the time before.
+        if home.peers.get(&row.node).is_none_or(|peer| peer.flat.is_some()) {
             continue;
         }
         let peer = &row.node;

@@ -25,6 +25,12 @@ pub struct Bounds {
     pub max_output_bytes: u64,
 }
 
+impl Bounds {
+    /// What is allowed where nobody says more: for a task of a peer that speaks another version by now.
+    pub const TIGHTEST: Bounds =
+        Bounds { timeout_s: limits::TIMEOUT_S_DEFAULT, max_output_bytes: limits::OUTPUT_BYTES_DEFAULT };
+}
+
 /// True for the flat JSON of version 2: an object with `hmac` and no member of an envelope.
 #[must_use]
 pub fn is_flat(file: &[u8]) -> bool {
