@@ -101,6 +101,8 @@ fn every_command_and_verb_has_a_page_with_examples_and_exit_codes() {
         ("dispatch-watch.1", ["NOTIFY_SOCKET", "KILLSWITCH"]),
         ("dispatchctl-init.1", ["new\\-ledger", "join\\-PEER.json"]),
         ("dispatchctl-audit-show.1", ["audit show", "124"]),
+        ("dispatchctl-keys-list.1", ["not shown", "retired"]),
+        ("dispatchctl-approvers.1", ["SHA256", "allowed_signers"]),
     ] {
         let text = std::fs::read_to_string(dir.join(page)).unwrap();
         for word in words {
@@ -128,6 +130,8 @@ fn every_verb_has_help_with_exit_codes() {
         "undrain",
         "verify",
         "recover",
+        "keys",
+        "approvers",
         "completions",
         "man",
     ] {

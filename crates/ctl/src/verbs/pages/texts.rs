@@ -16,7 +16,7 @@ const CONFIGURATION: [Entry; 2] = [
 
 const APPROVERS: Entry = (
     "~/.config/dispatch/approvers",
-    "Who may decide on tasks that wait here: an OpenSSH allowed_signers file. dispatchctl init --approver adds to it.",
+    "Who may decide on tasks that wait here: an OpenSSH allowed_signers file. dispatchctl approvers adds to it and removes from it.",
 );
 
 const STATE: Entry = (
@@ -42,6 +42,8 @@ pub(super) fn files(page: &str) -> Vec<Entry> {
     let mut list = match page {
         "dispatchctl-kill" | "dispatchctl-resume" => return vec![SHARE[1], STATE],
         "dispatchctl-init" | "dispatchctl-config-check" => CONFIGURATION.to_vec(),
+        "dispatchctl-keys" | "dispatchctl-keys-rotate" => return CONFIGURATION.to_vec(),
+        "dispatchctl-approvers" => return vec![APPROVERS],
         // The command's own page tells them once for all its verbs.
         _ if page.starts_with("dispatchctl-") => return Vec::new(),
         "dispatch-exec" => {
@@ -183,6 +185,34 @@ pub(super) fn json(page: &str) -> Option<&'static str> {
         }
         "dispatchctl-completions" | "dispatchctl-man" => {
             "Where files are written: one document with the member written, a list of paths."
+        }
+        _ => return of_trust(page),
+    })
+}
+
+/// The same of the verbs that say whom this node believes.
+fn of_trust(page: &str) -> Option<&'static str> {
+    Some(match page {
+        "dispatchctl-keys-list" => {
+            "One document with the members schema, node and peers. Each peer has peer, heartbeat (whether one of it was read) \
+             and keys: a list of keyid, role (signs, verifies, retired), file, mode, peer (what the peer's last heartbeat shows \
+             of it: signs, verifies, not shown, unknown) and problem (what is wrong with the file, or null)."
+        }
+        "dispatchctl-keys-new" | "dispatchctl-keys-rotate" | "dispatchctl-keys-retire" => {
+            "One document with the members schema, did (drew, added, made first, retired, nothing), peer and keyid; where they \
+             apply also file, join (the join file for the peer), old (the key that signed before) and watcher (told, none, \
+             failed: whether a running one reads the configuration again)."
+        }
+        "dispatchctl-approvers-list" => {
+            "One document with the members schema, file, required (how many must say yes), approvers (line, principals, \
+             key_type, fingerprint, key16, state: valid, not yet or over, valid_after, valid_before) and spoiled (line, problem)."
+        }
+        "dispatchctl-approvers-add" => {
+            "One document with the members schema, did, principals, fingerprint and watcher (told, none, failed)."
+        }
+        "dispatchctl-approvers-remove" => {
+            "One document with the members schema, did, removed (a list of principals and fingerprint) and watcher (told, none, \
+             failed)."
         }
         _ => return None,
     })
