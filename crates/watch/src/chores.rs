@@ -42,6 +42,8 @@ const JOB_KEPT_MS: i64 = DAY_MS;
 const FAILED_JOB_KEPT_MS: i64 = 7 * DAY_MS;
 /// Replies of the local door are kept so long.
 const REPLIES_KEPT_MS: i64 = DAY_MS;
+/// Paid requests are compared with those of an hour, and kept so long.
+const PAID_REQUESTS_KEPT_MS: i64 = DAY_MS;
 /// Heads that peers showed are kept so long, but for the newest.
 const WITNESSED_KEPT_MS: i64 = 30 * DAY_MS;
 /// What people were told is remembered for longer than anything lives that they could be told of again.
@@ -516,6 +518,7 @@ pub(crate) fn note_clock(tx: &mut Tx<'_>, host_boot_id: &str) -> Result<(), Ledg
     tx.purge_replies(now.plus_ms(-REPLIES_KEPT_MS))?;
     tx.purge_witnessed(now.plus_ms(-WITNESSED_KEPT_MS))?;
     tx.purge_tellings(now.plus_ms(-TELLINGS_KEPT_MS))?;
+    tx.purge_paid_requests(now.plus_ms(-PAID_REQUESTS_KEPT_MS))?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod chain;
 mod door;
 mod file;
+mod guards;
 mod life;
 mod money;
 mod streams;
