@@ -105,6 +105,7 @@ fn standings() -> Vec<(&'static str, Standing)> {
         ("killswitch: lane", switch("devbox-to-gpubox", KillMode::Halt, "noise", SwitchFile::Gone)),
         ("room: month", Standing::Room(room(WaitCause::OverCap, "month:2026-11", "100"))),
         ("room: never", Standing::Room(room(WaitCause::OverCap, "month:2026-11", "2"))),
+        ("held by a safeguard", Standing::Hold(Hold::OneAtATime)),
         ("back-off", Standing::BackOff { until: noon(), failures: 2 }),
         ("behind: next", Standing::Behind { ahead: 0, running: 2, places: 2 }),
         ("behind: one", Standing::Behind { ahead: 1, running: 2, places: 2 }),
@@ -139,6 +140,7 @@ fn standing_number(standing: &Standing) -> usize {
         Standing::BetweenAttempts { .. } => 13,
         Standing::Ended { .. } => 14,
         Standing::Unpublished => 15,
+        Standing::Hold(_) => 16,
     }
 }
 
@@ -262,7 +264,7 @@ fn complete(numbers: impl Iterator<Item = usize>, count: usize) {
 #[test]
 fn every_place_of_a_received_task_is_explained() {
     let all = standings();
-    complete(all.iter().map(|(_, standing)| standing_number(standing)), 16);
+    complete(all.iter().map(|(_, standing)| standing_number(standing)), 17);
     let text: Vec<String> = all.iter().map(|(name, standing)| told_block(name, &standing.told())).collect();
     insta::assert_snapshot!(text.join("\n"));
 }
@@ -287,6 +289,10 @@ fn everything_a_receiver_says_of_itself_is_explained() {
 fn everything_that_holds_a_queued_task_is_explained_also_by_its_noted_line() {
     let all = holds();
     complete(all.iter().map(|(_, hold)| hold_number(hold)), 6);
+    for (_, hold) in &all {
+        let noted = explain::noted_wait(&explain::held(hold).line());
+        assert_eq!(Standing::Hold(hold.clone()).told().code, noted.code, "one word for one hold");
+    }
     let mut text: Vec<String> = all.iter().map(|(name, hold)| block(name, &explain::held(hold))).collect();
     text.push(block("backend", &explain::backend_busy("gpu")));
     let lines = all.iter().map(|(_, hold)| explain::held(hold)).chain([explain::backend_busy("gpu")]);

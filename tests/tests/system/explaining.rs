@@ -142,6 +142,27 @@ fn a_task_over_the_months_cap_is_explained_with_what_is_left_and_when_it_resets(
 }
 
 #[test]
+fn a_profile_that_keeps_failing_is_named_with_who_lets_it_go_on() {
+    let cluster = cluster();
+    cluster.b().configure(
+        "[profile.plan]\nagent = \"command\"\nargv = [\"/bin/sh\", \"-eu\"]\nbilling = \"subscription\"\n",
+    );
+    let _b = cluster.b().watch();
+    for _ in 0..3 {
+        let id = cluster.a().send("b", "exit 3", &["--profile", "plan"]);
+        cluster.answered(&id, "error");
+    }
+    let id = cluster.a().send("b", &note(&cluster, "never"), &["--profile", "plan"]);
+    eventually("it is there", || cluster.b().ctl(["explain", &id]).code == 0);
+    let held = explain(cluster.b(), &id);
+    assert_eq!((&held["state"], &held["code"]), (&"queued".into(), &"breaker_open".into()), "{held:#}");
+    assert!(held["next"].as_str().unwrap().contains("dispatchctl budget resume --profile plan"), "{held:#}");
+    assert_eq!(cluster.runs.of("never"), 0);
+    drop(cluster.b().ctl(["budget", "resume", "--profile", "plan"]).ok());
+    cluster.answered(&id, "ok");
+}
+
+#[test]
 fn a_rejected_task_and_an_unknown_one_are_explained() {
     let cluster = cluster();
     let _b = cluster.b().watch();

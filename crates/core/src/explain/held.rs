@@ -62,6 +62,20 @@ pub fn held(hold: &Hold) -> Explanation {
     }
 }
 
+/// The word for programs.
+pub(super) const fn code(hold: &Hold) -> &'static str {
+    match hold {
+        Hold::BreakerOpen { opened, .. } => match opened.cause {
+            BreakerCause::QuotaWall => "quota_wall",
+            BreakerCause::Failures => "breaker_open",
+        },
+        Hold::Probing { .. } => "probing",
+        Hold::OneAtATime => "one_at_a_time",
+        Hold::TreeHeld { .. } => "tree_held",
+        Hold::SenderHeld { .. } => "sender_held",
+    }
+}
+
 /// The word for programs and what to do about a hold that is known by the line in the ledger alone.
 pub(super) fn noted(what: &str) -> Option<(&'static str, String)> {
     let known = match what {

@@ -4,6 +4,7 @@ use crate::planner::attempt::LAUNCH_FAILURES_MAX;
 use crate::planner::queue::Holdback;
 use crate::policy::admission::{Billing, RoomWait, WaitCause};
 use crate::policy::gate::GateReason;
+use crate::policy::hold::Hold;
 use crate::policy::lifecycle::TaskState;
 use crate::policy::money::Usd;
 use crate::policy::window::WindowKey;
@@ -73,6 +74,8 @@ pub enum Standing {
     },
     /// There is no room for it in a window, or paid work is held.
     Room(RoomWait),
+    /// A safeguard holds it back.
+    Hold(Hold),
     /// An earlier attempt could not start, and the next one waits a little.
     BackOff {
         /// Until when.
@@ -150,6 +153,7 @@ impl Standing {
             | Standing::Held(_)
             | Standing::Killswitch { .. }
             | Standing::Room(_)
+            | Standing::Hold(_)
             | Standing::BackOff { .. }
             | Standing::Behind { .. } => self.held(),
         }
@@ -206,6 +210,7 @@ impl Standing {
             | Standing::Held(_)
             | Standing::Killswitch { .. }
             | Standing::Room(_)
+            | Standing::Hold(_)
             | Standing::BackOff { .. }
             | Standing::Behind { .. } => passing(TaskState::Queued),
             Standing::Received => passing(TaskState::Received),
@@ -238,6 +243,7 @@ impl Standing {
             }
             Standing::Killswitch { place, mode, reason, file } => killswitch(place, *mode, reason, *file),
             Standing::Room(room) => Told::new(room.cause.as_str(), Who::Operator, wait(room)),
+            Standing::Hold(hold) => Told::new(super::held::code(hold), Who::Operator, super::held(hold)),
             Standing::BackOff { until, failures } => Told::new(
                 "back_off",
                 Who::Operator,

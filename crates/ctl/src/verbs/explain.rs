@@ -1,5 +1,6 @@
 //! `dispatchctl explain`: why a task is where it is, what holds it, and who can do something about it.
 
+mod guards;
 mod received;
 mod sent;
 

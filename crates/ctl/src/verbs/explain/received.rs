@@ -127,10 +127,16 @@ impl Facts<'_> {
     fn queued(&self, told: &mut Vec<Told>) -> Result<Option<RoomWait>, Report> {
         told.extend(self.node_holds()?.iter().map(Standing::told));
         let room = self.room()?;
-        match (&room, &self.row.wait_reason) {
-            (Some(room), _) => told.push(Standing::Room(room.clone()).told()),
-            (None, Some(noted)) if self.row.reservation.is_none() => told.push(noted_wait(noted)),
-            (None, Some(_) | None) => {}
+        let holds = super::guards::holds(&self.ledger, self.row, self.now)?;
+        told.extend(holds.into_iter().map(|hold| Standing::Hold(hold).told()));
+        told.extend(room.iter().map(|room| Standing::Room(room.clone()).told()));
+        // What the watcher noted last says what cannot be looked at from here. What can, is as it is now.
+        if let Some(noted) = self.row.wait_reason.as_deref().map(noted_wait) {
+            let known = told.iter().any(|known| known.code == noted.code);
+            let about_money = WaitCause::parse(&noted.code).is_some();
+            if !known && !(about_money && (room.is_some() || self.row.reservation.is_some())) {
+                told.push(noted);
+            }
         }
         if let Some(until) = self.row.not_before.filter(|at| *at > self.now) {
             let failures = self.row.launch_failures;
