@@ -1,6 +1,7 @@
 //! Heartbeats: mine, my peers', and what they say about my ledger (protocol section 7).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use dispatch_core::planner::rollback::{Head, Held, is_rolled_back};
 use dispatch_core::policy::capacity::{self, CapacityLimits, LaneLoad};
@@ -8,7 +9,7 @@ use dispatch_core::policy::continuity;
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::safeguards::SpendAction;
-use dispatch_core::policy::window::{Month, WindowKey};
+use dispatch_core::policy::window::{Month, Window, WindowKey};
 use dispatch_core::protocol::accept::{Me, Verdict, accept_heartbeat};
 use dispatch_core::protocol::fraction::Fraction;
 use dispatch_core::protocol::heartbeat::{
@@ -20,7 +21,7 @@ use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::seal::{RawEnvelope, Verified};
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{Advance, Entry, LedgerError, Reader, ShownHead, Tx, Witnessing};
+use dispatch_ledger::{Advance, Entry, LedgerError, Reader, ShownHead, Tx, WindowRow, Witnessing};
 use serde_json::json;
 
 use crate::home::Home;
@@ -106,12 +107,12 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
         ts: pulse.now,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: pulse.state,
-        load: load(&counts, capacity, pulse.last_queued),
+        load: load(&counts, capacity, pulse.last_queued, home.config.state.path()),
         backpressure: backpressure(reader, home)?,
         capabilities: capabilities(reader, home)?,
         backends: routing::offers(&home.config),
         budget: BudgetLevels {
-            run: WindowLevel { committed: Usd::ZERO, cap: caps.run },
+            run: WindowLevel { committed: fullest_run(reader, pulse.now)?, cap: caps.run },
             month: WindowLevel { committed: month.committed().unwrap_or(Usd::ZERO), cap: caps.month },
         },
         killswitch: pulse.stopped.state(),
@@ -122,8 +123,20 @@ pub(crate) fn make(reader: &Reader, home: &Home, pulse: &Pulse) -> Result<Vec<u8
     Ok(seal_for_peers(home, Kind::Heartbeat, &heartbeat.to_payload()))
 }
 
-fn load(counts: &Counts, capacity: u64, last_queued: u64) -> Load {
+/// What the fullest run holds that still takes tasks: the one that a sender runs into first.
+fn fullest_run(reader: &Reader, now: Timestamp) -> Result<Usd, LedgerError> {
+    let is_open = |row: &WindowRow| {
+        row.key.window() == Window::Run
+            && row.closed_at.is_none()
+            && row.key.resets_at().is_none_or(|resets_at| now < resets_at)
+    };
+    let runs = reader.windows()?.into_iter().filter(is_open);
+    Ok(runs.filter_map(|row| row.balance.committed()).max().unwrap_or(Usd::ZERO))
+}
+
+fn load(counts: &Counts, capacity: u64, last_queued: u64, state: &Path) -> Load {
     let machine = machine();
+    let disk = disk(state);
     Load {
         queued: counts.queued,
         waiting: counts.waiting,
@@ -140,9 +153,24 @@ fn load(counts: &Counts, capacity: u64, last_queued: u64) -> Load {
         cpu_load_1m: machine.cpu_load_1m,
         mem_used_bytes: machine.mem_used_bytes,
         mem_total_bytes: machine.mem_total_bytes,
-        disk_used_bytes: 0,
-        disk_total_bytes: 0,
+        disk_used_bytes: disk.used_bytes,
+        disk_total_bytes: disk.total_bytes,
     }
+}
+
+/// The disk that holds this node's own state.
+#[derive(Default)]
+struct Disk {
+    used_bytes: u64,
+    total_bytes: u64,
+}
+
+/// One that cannot be asked shows nothing, as the rest of the machine does.
+fn disk(state: &Path) -> Disk {
+    let Ok(seen) = rustix::fs::statvfs(state) else { return Disk::default() };
+    let total_bytes = seen.f_blocks.saturating_mul(seen.f_frsize);
+    let free_bytes = seen.f_bfree.saturating_mul(seen.f_frsize);
+    Disk { used_bytes: total_bytes.saturating_sub(free_bytes), total_bytes }
 }
 
 struct Machine {
