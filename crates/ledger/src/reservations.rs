@@ -2,6 +2,7 @@
 
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Balance, Caps, WindowKey, WindowKeys};
+use dispatch_core::protocol::names::TaskId;
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
@@ -88,6 +89,20 @@ impl Reader {
     pub fn reservation(&self, id: Uuid) -> Result<Option<ReservationRow>, LedgerError> {
         let sql = "SELECT * FROM reservations WHERE id = ?1";
         self.one("read a reservation", sql, [id.to_string()], read_reservation)
+    }
+
+    /// What a branch of a tree has cost and set aside: the task of this id, whoever sent it, and every task below it that
+    /// this ledger knows.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn branch_committed(&self, top: TaskId) -> Result<Usd, LedgerError> {
+        let sql = "WITH RECURSIVE branch (id) AS (
+              SELECT ?1 UNION SELECT tasks.id FROM tasks JOIN branch ON tasks.parent = branch.id)
+            SELECT coalesce(sum(CASE WHEN closed_at IS NULL THEN amount ELSE coalesce(actual, 0) END), 0) AS committed
+            FROM reservations WHERE task IN (SELECT id FROM branch)";
+        let committed = self.one("sum up a branch", sql, [top.to_string()], |row| row.get::<_, i64>(0))?;
+        Ok(usd(committed.unwrap_or(0)))
     }
 
     /// Every reservation that is not closed.

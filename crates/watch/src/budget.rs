@@ -82,6 +82,13 @@ fn lineage_of(task: &Task) -> Lineage {
     )
 }
 
+/// The same with what is left of its own bound: what it and the tasks below it have set aside and spent here counts.
+fn with_what_is_left(tx: &Tx<'_>, id: TaskId, lineage: Lineage) -> Result<Lineage, LedgerError> {
+    let Some(own) = lineage.budget_usd else { return Ok(lineage) };
+    let left = own.checked_sub(tx.branch_committed(id)?).unwrap_or(Usd::ZERO);
+    Ok(Lineage { budget_usd: Some(left.max(Usd::ZERO)), ..lineage })
+}
+
 /// Everything about a fresh task: step 10 of acceptance.
 pub(crate) fn look(
     tx: &Tx<'_>,
@@ -167,6 +174,7 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
     let stored = tx.envelope(&row.key)?.and_then(|envelope| stored_task(home, &row.key, &envelope));
     Ok(match stored.map(|task| lineage_of(&task)) {
         Some(lineage) if lineage.budget_usd.is_some() => {
+            let lineage = with_what_is_left(tx, row.key.id, lineage)?;
             admit(&Proposal { lineage, ..proposal }, &view, Look::Budget)
         }
         Some(_) | None => answer,

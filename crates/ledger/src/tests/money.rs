@@ -294,3 +294,24 @@ proptest! {
         prop_assert_eq!(again.open_reservations().unwrap().len(), model.open.len());
     }
 }
+
+#[test]
+fn a_branch_holds_what_its_task_and_every_task_below_it_cost() {
+    let mut desk = super::desk();
+    for (number, parent) in [(1, None), (2, Some(1)), (3, Some(2)), (4, None)] {
+        let new = NewTask { parent: parent.map(|parent| key(parent).id), ..task(number) };
+        desk.write(|tx| tx.insert_task(&new)).unwrap();
+    }
+    for (number, amount) in [(1, "1"), (2, "2"), (3, "4"), (4, "8")] {
+        let made = desk.write(|tx| {
+            tx.reserve_within(&reservation(u128::from(number), number, 1, amount), &caps("100", "100"))
+        });
+        assert_eq!(made.unwrap(), Reserving::Reserved);
+    }
+    let branch = |desk: &Desk, number| desk.ledger.branch_committed(key(number).id).unwrap();
+    assert_eq!((branch(&desk, 1), branch(&desk, 2), branch(&desk, 4)), (usd("7"), usd("6"), usd("8")));
+    let settled = desk.write(|tx| tx.settle(Uuid::from_u128(3), usd("0.5"), CostBasis::Reported)).unwrap();
+    let released = desk.write(|tx| tx.release(Uuid::from_u128(2))).unwrap();
+    assert_eq!((settled, released), (Closing::Now, Closing::Now));
+    assert_eq!((branch(&desk, 1), branch(&desk, 2)), (usd("1.5"), usd("0.5")));
+}

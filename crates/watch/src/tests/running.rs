@@ -114,6 +114,29 @@ fn the_senders_own_bound_for_its_tree_holds_for_the_second_look_too() {
 }
 
 #[test]
+fn the_senders_own_bound_for_its_tree_holds_all_attempts_together() {
+    use dispatch_core::policy::money::Usd;
+    use dispatch_core::protocol::task::Lineage;
+    let mut bench = bench();
+    let mut task = bench.paid(1);
+    task.max_attempts = 2;
+    task.lineage = Some(Lineage {
+        root: task.id,
+        parent: None,
+        depth: 0,
+        fanout_left: 0,
+        // Room for one attempt, at 4 dollars, and a half.
+        budget_usd: Usd::from_wire("6").ok(),
+        via: Vec::new(),
+    });
+    bench.take(&task);
+    let first = bench.lease(now()).pop().unwrap().attempt;
+    assert!(first.reservation.is_some());
+    settle(&mut bench, first, Came::Dead { started_at: now() }, now());
+    assert_eq!((bench.row(1).status, bench.row(1).reservation), (Some(Status::Unknown), None));
+}
+
+#[test]
 fn a_cancel_ends_what_has_not_started_and_gives_its_money_back() {
     let mut bench = bench();
     let reservation = bench.take(&bench.paid(1)).reservation.unwrap();
