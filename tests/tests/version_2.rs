@@ -122,7 +122,7 @@ fn what_is_paid_by_use_is_refused_unless_the_peer_may_cost_something() {
     let kit = Kit::beside(&cluster, cluster.b(), "old", "gate = \"policy\"\n");
     cluster.b().configure(
         "[budget]\nrun_usd = \"5\"\nmonth_usd = \"50\"\n[profile.default]\nagent = \"claude\"\nargv = [\"/bin/sh\"]\n\
-         billing = \"metered\"\nmax_cost_usd = \"1\"\novershoot_usd = \"1\"",
+         billing = \"metered\"\nmax_cost_usd = \"1\"\novershoot_usd = \"20\"",
     );
     let _b = cluster.b().watch();
     let id = kit.send(&kit.task("anything"));
