@@ -6,6 +6,7 @@ use dispatch_node::args::Common;
 use dispatch_node::config::Config;
 use dispatch_node::report::{Exit, Form, Report, say, tell};
 use dispatch_node::state::{Acquired, WatchLock};
+use dispatch_node::waiting::Shown;
 use dispatch_spool::PosixShare;
 
 /// The options of every command, and what they lead to.
@@ -21,6 +22,11 @@ impl Context {
 
     pub(crate) const fn form(&self) -> Form {
         self.common.form()
+    }
+
+    /// How a line is shown that says where a task is.
+    pub(crate) fn shown(&self) -> Shown {
+        Shown::of(&self.common)
     }
 
     /// The file that `--config` names.

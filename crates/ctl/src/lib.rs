@@ -8,6 +8,7 @@ mod answer;
 mod beats;
 mod context;
 mod editing;
+mod here;
 mod named;
 mod sender;
 mod table;

@@ -21,7 +21,7 @@ pub(crate) enum Found {
 }
 
 /// A task that was sent from this state directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SentTask {
     pub(crate) outgoing: Outgoing,
     pub(crate) record: Record,

@@ -4,7 +4,9 @@ use dispatch_core::protocol::names::TaskId;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::TaskRow;
 use dispatch_node::outgoing::{Record, RecordPlace};
+use dispatch_node::progress::HowFar;
 use dispatch_node::term::{Breaks, cut, visible};
+use dispatch_node::waiting::Whereabouts;
 use serde_json::{Value, json};
 
 use crate::named::SentTask;
@@ -21,12 +23,13 @@ pub(crate) fn made_at(id: TaskId) -> Timestamp {
     Timestamp::from_unix_ms(ms.saturating_add(i64::from(nanos / 1_000_000)))
 }
 
-/// Where a received task stands, in one word: its status when it is final, else its state.
-pub(crate) fn standing(row: &TaskRow) -> String {
+/// Where a received task stands, in a few words: its status when it is final, else how far it is.
+pub(crate) fn standing(row: &TaskRow, far: Option<&HowFar>) -> String {
+    let open = far.map_or_else(|| row.state.to_string(), HowFar::words);
     match (row.status, &row.stop) {
         (Some(status), _) => status.as_str().to_owned(),
-        (None, Some(stop)) => format!("{} ({} asked)", row.state, stop.why),
-        (None, None) => row.state.to_string(),
+        (None, Some(stop)) => format!("{open} ({} asked)", stop.why),
+        (None, None) => open,
     }
 }
 
@@ -45,13 +48,34 @@ pub(crate) fn sent_standing(record: &Record, now: Timestamp) -> &'static str {
     }
 }
 
+/// The same with how far the node that has it says it is.
+pub(crate) fn sent_where(record: &Record, now: Timestamp, told: Option<&Whereabouts>) -> String {
+    let standing = sent_standing(record, now);
+    match told {
+        Some(told) if standing == "sent" => told.words(),
+        Some(told) if record.answered.is_none() => format!("{} ({standing})", told.words()),
+        Some(_) | None => standing.to_owned(),
+    }
+}
+
+/// What the node that has a task told, for programs.
+pub(crate) fn told(told: Option<&Whereabouts>) -> Value {
+    match told {
+        Some(Whereabouts::Told { far, .. }) => far.to_json(),
+        Some(
+            Whereabouts::Inbox | Whereabouts::SeemsWaiting | Whereabouts::SeemsTaken | Whereabouts::Unseen,
+        )
+        | None => Value::Null,
+    }
+}
+
 /// The version of the protocol that a task was sent in.
 pub(crate) fn version(record: &Record) -> u8 {
     if record.is_flat() { 2 } else { 3 }
 }
 
 /// A received task for programs.
-pub(crate) fn received(row: &TaskRow) -> Value {
+pub(crate) fn received(row: &TaskRow, far: Option<&HowFar>) -> Value {
     json!({
         "direction": "received",
         "id": row.key.id.to_string(),
@@ -81,6 +105,7 @@ pub(crate) fn received(row: &TaskRow) -> Value {
         "expires": row.expires.to_string(),
         "final_at": row.final_at.map(|at| at.to_string()),
         "published_at": row.published_at.map(|at| at.to_string()),
+        "progress": far.map(HowFar::to_json),
         "wait_reason": row.wait_reason,
         "stop": row.stop.as_ref().map(|stop| json!({"why": stop.why, "by": stop.by, "at": stop.at.to_string()})),
         "labels": serde_json::from_str::<Value>(&row.labels).unwrap_or(Value::Null),
@@ -88,7 +113,7 @@ pub(crate) fn received(row: &TaskRow) -> Value {
 }
 
 /// A sent task for programs.
-pub(crate) fn sent(sent: &SentTask, now: Timestamp) -> Value {
+pub(crate) fn sent(sent: &SentTask, now: Timestamp, whereabouts: Option<&Whereabouts>) -> Value {
     let record = &sent.record;
     let task = record.task().ok();
     json!({
@@ -102,6 +127,7 @@ pub(crate) fn sent(sent: &SentTask, now: Timestamp) -> Value {
         "status": record.answered.map(|answered| answered.status.as_str()),
         "answered_at": record.answered.map(|answered| answered.at.to_string()),
         "unanswered_at": record.unanswered_at.map(|at| at.to_string()),
+        "progress": told(whereabouts),
         "cancel_asked": record.cancel.is_some(),
         "conflict": record.conflict,
         "stream": record.stream.to_string(),

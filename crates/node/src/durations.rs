@@ -51,6 +51,16 @@ pub fn short(ms: i64) -> String {
     format!("{sign}{text}")
 }
 
+/// As [`short`], in whole seconds: for a figure that a person sees growing.
+#[must_use]
+pub fn whole(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match i64::try_from(seconds) {
+        Ok(0..10) | Err(_) => format!("{seconds}s"),
+        Ok(seconds) => short(seconds.saturating_mul(1_000)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +83,6 @@ mod tests {
     fn a_length_of_time_is_shown_in_two_units() {
         let shown: Vec<String> = [250, 12_000, 72_000, 3_720_000, 273_600_000].map(short).into();
         assert_eq!(shown, ["0.250s", "12s", "1m12s", "1h02m", "3d04h"]);
+        assert_eq!([900, 9_999, 72_900].map(whole), ["0s", "9s", "1m12s"]);
     }
 }

@@ -129,6 +129,12 @@ pub fn after_help(examples: &str) -> String {
     format!("Examples:\n{}\n\n{}", examples.trim_end(), exit_codes_help().trim_end())
 }
 
+/// As [`after_help`], with more about what is printed between the two.
+#[must_use]
+pub fn after_help_with(examples: &str, more: &str) -> String {
+    format!("Examples:\n{}\n\n{}\n\n{}", examples.trim_end(), more.trim_end(), exit_codes_help().trim_end())
+}
+
 /// An operation's error that knows how a command ends because of it.
 pub trait Explain: Error {
     /// The exit code.

@@ -1,6 +1,9 @@
 //! What reaches a terminal: strangers' text made visible, and colour only where a person looks.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use rustix::termios::tcgetwinsize;
 
 /// How a piece of text is to stand out on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,33 @@ impl From<bool> for Terminal {
     }
 }
 
+/// How many characters fit on a line of the terminal at standard error; `None` where there is none, or it does not say.
+#[must_use]
+pub fn width_of_stderr() -> Option<usize> {
+    size(std::io::stderr()).map(|size| size.columns)
+}
+
+/// Size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// On a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+/// The size of the terminal at standard output; `None` where there is none, or it does not say.
+#[must_use]
+pub fn size_of_stdout() -> Option<Size> {
+    size(std::io::stdout())
+}
+
+fn size(terminal: impl AsFd) -> Option<Size> {
+    let size = tcgetwinsize(terminal).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0)
+        .then(|| Size { columns: size.ws_col.into(), rows: size.ws_row.into() })
+}
+
 /// The text cut to so many characters, the last of them `…` when something is missing.
 #[must_use]
 pub fn cut(text: &str, chars_max: usize) -> String {
@@ -135,6 +165,46 @@ pub fn cut(text: &str, chars_max: usize) -> String {
     }
     let mut short: String = text.chars().take(chars_max.saturating_sub(1)).collect();
     short.push('…');
+    short
+}
+
+/// The beginning of a colour of ours, and the letter that ends it.
+const PAINT: char = '\x1b';
+const PAINT_END: char = 'm';
+
+/// How many characters of a text are seen: what [`Colour::paint`] put in is not.
+#[must_use]
+pub fn seen_chars(painted: &str) -> usize {
+    let mut in_paint = false;
+    let seen = painted.chars().filter(|ch| {
+        let counts = !in_paint && *ch != PAINT;
+        in_paint = *ch == PAINT || in_paint && *ch != PAINT_END;
+        counts
+    });
+    seen.count()
+}
+
+/// As [`cut`], for a text that was painted: no colour is cut in two or left on.
+#[must_use]
+pub fn cut_painted(painted: &str, chars_max: usize) -> String {
+    if seen_chars(painted) <= chars_max {
+        return painted.to_owned();
+    }
+    let (mut short, mut seen, mut in_paint) = (String::new(), 0_usize, false);
+    for ch in painted.chars() {
+        if !in_paint && ch != PAINT {
+            seen = seen.saturating_add(1);
+            if seen >= chars_max {
+                break;
+            }
+        }
+        in_paint = ch == PAINT || in_paint && ch != PAINT_END;
+        short.push(ch);
+    }
+    short.push('…');
+    if short.contains(PAINT) {
+        short.push_str("\x1b[0m");
+    }
     short
 }
 
@@ -152,6 +222,16 @@ mod tests {
         assert_eq!(visible("a\nb\tc", Breaks::Show), "a\\nb\\tc");
         assert_eq!(visible("\u{9b}31m", Breaks::Keep), "\\u{9b}31m");
         assert_eq!(visible("Grüße, 世界 ✓", Breaks::Show), "Grüße, 世界 ✓");
+    }
+
+    #[test]
+    fn a_painted_text_is_cut_by_what_is_seen_of_it() {
+        let painted = format!("{} node", Colour::On.paint(Tone::Good, "grün"));
+        assert_eq!(seen_chars(&painted), 9);
+        assert_eq!(cut_painted(&painted, 9), painted);
+        assert_eq!(cut_painted(&painted, 7), "\x1b[32mgrün\x1b[0m n…\x1b[0m");
+        assert_eq!(cut_painted(&painted, 3), "\x1b[32mgr…\x1b[0m");
+        assert_eq!(cut_painted("plain text", 6), "plain…");
     }
 
     #[test]

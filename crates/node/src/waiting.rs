@@ -3,7 +3,10 @@
 //! The share is looked at on a thread of its own, so that a mount that hangs never keeps a person from leaving. A hint makes
 //! the next look come at once; the tick looks anyway.
 
+mod line;
+mod log;
 mod look;
+mod stops;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -11,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::accept::Refusal;
-use dispatch_core::protocol::names::Digest;
-use dispatch_core::protocol::result::{Status, TaskResult};
+use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
+use dispatch_core::protocol::result::{Reason, Status, TaskResult};
 use dispatch_core::protocol::seal::Verified;
 use dispatch_core::protocol::v2::FlatResult;
 use dispatch_spool::{Area, Dir, Hints, Share, Strategy, strategy_for};
@@ -20,12 +23,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::desk::Desk;
+use crate::document::NoResult;
 use crate::outgoing::{Heard, Record};
-use crate::report::Exit;
+use crate::report::{Exit, Report};
 
 use look::{Look, Looker};
 
-pub use look::{Whereabouts, whereabouts};
+pub use line::{Line, Shown};
+pub use log::{Beside, Bytes, LogText, Printed};
+pub use look::{Told, Whereabouts, told, whereabouts};
+pub use stops::{Stopped, Stops};
 
 /// How long something that is not to be believed may lie at the answer's name, before waiting ends: its owner sets such
 /// things aside and publishes the answer again.
@@ -51,6 +58,95 @@ pub enum End {
     Interrupted,
 }
 
+impl End {
+    /// The answer, or why there is none.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn answer(self, lane: &Lane, id: TaskId) -> Result<Answered, Box<Without>> {
+        let without = match self {
+            End::Answer(answer) => return Ok(Answered::Sealed(answer)),
+            End::Unverified(answer) => return Ok(Answered::Unsigned(answer)),
+            End::NotBelieved(refusal) => {
+                Without::unverified(refusal.map_or("not_a_regular_file", |refusal| refusal.code.as_str()))
+            }
+            End::NoAnswer => Without::no_answer(&lane.to),
+            End::Interrupted => Without::interrupted(id),
+        };
+        Err(Box::new(without))
+    }
+}
+
+/// An answer that came.
+#[derive(Debug)]
+pub enum Answered {
+    /// It is to be believed.
+    Sealed(Box<Verified<TaskResult>>),
+    /// A version-2 peer wrote it, and nobody signed it: it settles nothing.
+    Unsigned(Box<FlatResult>),
+}
+
+/// Waiting that ended without a result to believe: the word for it, why, and how the command ends.
+#[derive(Debug)]
+pub struct Without {
+    /// The word for programs.
+    pub word: NoResult,
+    /// Why, for people and programs.
+    pub reason: Reason,
+    /// How the command ends.
+    pub exit: Exit,
+}
+
+impl Without {
+    /// Something that is not to be believed lies at the result's place.
+    #[must_use]
+    pub fn unverified(code: &str) -> Without {
+        Without {
+            word: NoResult::Unverified,
+            reason: Reason {
+                code: code.to_owned(),
+                text: format!("what lies at the result's place is unverified: {code}"),
+                help: "compare both nodes' keys/ beside dispatch.toml; the task may well have run".to_owned(),
+            },
+            exit: Exit::DoesNotVerify,
+        }
+    }
+
+    /// The time for a result is over.
+    #[must_use]
+    pub fn no_answer(to: &NodeName) -> Without {
+        Without {
+            word: NoResult::NoAnswer,
+            reason: Reason {
+                code: NoResult::NoAnswer.as_str().to_owned(),
+                text: "no_answer: the time for a result is over".to_owned(),
+                help: format!("look whether `{to}` runs; the task may or may not have run"),
+            },
+            exit: Exit::TaskFailed,
+        }
+    }
+
+    /// A person stopped the waiting.
+    #[must_use]
+    pub fn interrupted(id: TaskId) -> Without {
+        Without {
+            word: NoResult::Interrupted,
+            reason: Reason {
+                code: NoResult::Interrupted.as_str().to_owned(),
+                text: "stopped waiting; the task goes on".to_owned(),
+                help: format!("dispatchctl wait {id} waits again, dispatchctl cancel {id} ends it"),
+            },
+            exit: Exit::Interrupted,
+        }
+    }
+
+    /// For a person.
+    #[must_use]
+    pub fn report(&self, id: TaskId) -> Report {
+        Report::new(self.exit, self.reason.text.clone()).about(id).help(self.reason.help.clone())
+    }
+}
+
 /// What the one who waits can be shown meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sight {
@@ -71,8 +167,19 @@ pub enum Interest {
     Whereabouts,
     /// Somebody follows the log instead.
     Log,
+    /// Somebody follows the log and sees where the task is meanwhile.
+    LogAndWhereabouts,
     /// Only the answer matters.
     AnswerOnly,
+}
+
+impl Interest {
+    const fn is_in_log(self) -> bool {
+        match self {
+            Interest::Log | Interest::LogAndWhereabouts => true,
+            Interest::Whereabouts | Interest::AnswerOnly => false,
+        }
+    }
 }
 
 enum Event {
@@ -113,7 +220,7 @@ pub fn wait(desk: &Arc<Desk>, record: Record, interest: Interest, mut show: impl
         match waiting.next_look(&mut show) {
             Ok(look) => {
                 let last = look.last;
-                match waiting.judge(look, &mut show) {
+                match waiting.judge(*look, &mut show) {
                     Some(end) => return end,
                     None if last => return End::NoAnswer,
                     None => {}
@@ -162,7 +269,7 @@ impl Waiting {
     fn pause(&self) -> Duration {
         match (self.strategy, self.started.elapsed().as_secs()) {
             // A growing log rings no bell.
-            (Strategy::Inotify, _) if self.interest == Interest::Log => Duration::from_millis(250),
+            (Strategy::Inotify, _) if self.interest.is_in_log() => Duration::from_millis(250),
             (Strategy::Inotify, _) => Duration::from_secs(1),
             (Strategy::Poll, 0..10) => Duration::from_millis(100),
             (Strategy::Poll, 10..300) => Duration::from_millis(500),
@@ -170,7 +277,7 @@ impl Waiting {
         }
     }
 
-    fn judge(&mut self, look: Box<Look>, show: &mut impl FnMut(Sight)) -> Option<End> {
+    fn judge(&mut self, look: Look, show: &mut impl FnMut(Sight)) -> Option<End> {
         if let Some(whereabouts) = look.whereabouts {
             show(Sight::At(whereabouts));
         }

@@ -10,11 +10,15 @@ use dispatch_core::protocol::fraction::Fraction;
 use dispatch_core::protocol::names::{Name, NodeName};
 use dispatch_core::protocol::task::{Callback, Priority};
 use dispatch_node::args::Common;
+use dispatch_node::document::SCHEMA_HELP;
 use dispatch_node::durations;
+use dispatch_node::report::after_help_with;
 
 pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run the tests and fix what fails'
   dispatch-send --to gpubox --workspace webapp --timeout 30m --file task.md --wait
   git diff | dispatch-send --to gpubox --profile review --wait -
+  dispatch-send --to gpubox --file task.md --wait --follow
+  dispatch-send --to gpubox --file task.md --wait --json | jq -r '.status, .result.final_text'
   dispatch-send --to gpubox --require-ack --max-cost 2.50 --json --file task.md";
 
 /// Seal a task and hand it to another node
@@ -25,7 +29,7 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
 /// Prints the task's id and where it was put, separated by a tab. With --wait it prints the final text of the verified
 /// result instead, and ends as the task did. Interrupting it ends the waiting, not the task: `dispatchctl wait ID` goes on.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "dispatch-send", version, after_help = dispatch_node::report::after_help(EXAMPLES))]
+#[command(name = "dispatch-send", version, after_help = after_help_with(EXAMPLES, SCHEMA_HELP))]
 #[command(group = ArgGroup::new("what").required(true).args(["request", "file", "stdin"]))]
 pub(crate) struct Cli {
     /// The node that is to run it; `auto`: the best one, by what the nodes last said of themselves
@@ -109,10 +113,10 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Wait for the sealed result, verify it and print its final text
+    /// Wait for the sealed result, verify it and print its final text; Ctrl-C stops waiting, not the task
     #[arg(long)]
     pub(crate) wait: bool,
-    /// With --wait: show the log as it comes
+    /// With --wait: show the log as it comes, and on a terminal where the task is meanwhile
     #[arg(long, requires = "wait", conflicts_with = "json")]
     pub(crate) follow: bool,
     /// With --wait: end as the answer of a version-2 peer says, which nobody signs

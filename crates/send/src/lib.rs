@@ -6,8 +6,6 @@
 
 mod args;
 mod choose;
-mod document;
-mod follow;
 mod peer;
 mod send;
 mod task;

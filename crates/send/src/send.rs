@@ -10,6 +10,7 @@ use dispatch_core::protocol::task::Callback;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::desk::Desk;
+use dispatch_node::document::Document;
 use dispatch_node::ids::task_id;
 use dispatch_node::outgoing::{Delivered, Record};
 use dispatch_node::report::{Exit, Form, Report, say, tell};
@@ -19,7 +20,6 @@ use dispatch_spool::{RootLook, Unreachable};
 
 use crate::args::Cli;
 use crate::choose::{AUTO, choose};
-use crate::document::Document;
 use crate::{peer, task, wait};
 
 /// How long a place that holds something else is tried again, before that is said (protocol section 1).
@@ -34,6 +34,13 @@ pub(crate) struct Sent {
     pub(crate) notes: Vec<String>,
 }
 
+impl Sent {
+    /// What a program is told of it, before there is a result.
+    pub(crate) fn document(&self) -> Document {
+        Document::sent(&self.desk.lane, &self.record, &self.inbox, &self.notes)
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> Result<Exit, Report> {
     task::refuse_what_is_not_there(cli)?;
@@ -46,7 +53,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Exit, Report> {
     }
     match cli.common.form() {
         Form::Text => say(&format!("{}\t{}", sent.record.id, sent.inbox.display()))?,
-        Form::Json => say(&Document::of(&sent).to_json())?,
+        Form::Json => say(&sent.document().to_json())?,
     }
     Ok(Exit::Done)
 }

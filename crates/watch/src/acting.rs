@@ -67,6 +67,7 @@ impl Node {
             self.move_files(now)?;
             self.start_chores(now)?;
         }
+        self.expect_reporting()?;
         self.beat(now)?;
         Ok(self.write_metrics(now)?)
     }

@@ -31,7 +31,7 @@ use crate::wake::{Wake, Wakes, ring};
 use crate::workers::Workers;
 
 /// The strategies that this release has, as heartbeats name them.
-const INOTIFY: &str = "inotify";
+pub(crate) const INOTIFY: &str = "inotify";
 const POLL: &str = "poll";
 /// A share operation that takes longer makes the share unreachable.
 const SHARE_DEADLINE: Duration = Duration::from_secs(10);
@@ -305,6 +305,11 @@ impl Loop {
                     return self.once_exit();
                 }
             }
+            if !self.is_paused()
+                && let Err(error) = self.node.report_progress()
+            {
+                self.go_on_or_leave(error)?;
+            }
             self.feed_watchdog();
         }
     }
@@ -342,7 +347,8 @@ impl Loop {
         }
         let next_tick = self.paused_until.map_or(next_tick, |until| next_tick.max(until));
         let watchdog = self.service.watchdog_every().and_then(|every| Instant::now().checked_add(every));
-        [self.node.workers.next_deadline().filter(|_| self.node.is_looking()), watchdog]
+        let report = self.node.next_report().filter(|_| !self.is_paused());
+        [self.node.workers.next_deadline().filter(|_| self.node.is_looking()), watchdog, report]
             .into_iter()
             .flatten()
             .fold(if self.node.is_looking() { far(next_tick) } else { next_tick }, Instant::min)

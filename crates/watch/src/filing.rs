@@ -281,6 +281,11 @@ pub(crate) fn keep_sealed(
     keep_own(share, file, bytes, is_mine)
 }
 
+/// Moves somebody else's bytes from a name of ours to the evidence.
+pub(crate) fn set_aside_squatter(share: &dyn Share, file: &File, by: Evidence) -> Result<(), ShareError> {
+    leave_reason(share, &share.set_aside(file, by)?, "squatted")
+}
+
 fn squatted(alarms: Vec<Alarm>) -> Vec<File> {
     alarms
         .into_iter()

@@ -26,6 +26,7 @@ mod near;
 mod node;
 mod owning;
 mod pass;
+mod progress;
 mod recipes;
 mod reply;
 mod routing;

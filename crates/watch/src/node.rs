@@ -27,6 +27,7 @@ use crate::look::{self, Found, LaneAsk, LaneLook, Rest, RootAsk, RootLook};
 use crate::metrics::Gauges;
 use crate::owning;
 use crate::pass::Seen;
+use crate::progress::Reporting;
 use crate::reply::Reply;
 use crate::taking::{self, Judged};
 use crate::telling::Herald;
@@ -127,6 +128,7 @@ pub(crate) struct Node {
     /// This boot's sealed record, as it is published again where it is missing.
     record: Option<Vec<u8>>,
     pub(crate) chores: Chores,
+    pub(crate) reporting: Reporting,
     pub(crate) host_boot_id: String,
     /// The configuration may say something else than it did when tasks were accepted.
     pub(crate) recheck_terms: bool,
@@ -217,6 +219,7 @@ impl Node {
             read_to_end: BTreeSet::new(),
             record: None,
             chores: Chores::default(),
+            reporting: Reporting::default(),
             host_boot_id: clock::host_boot_id().map(|id| id.to_string()).unwrap_or_default(),
             recheck_terms: true,
             reload_wanted: false,
@@ -419,6 +422,7 @@ impl Node {
             }
             Reply::Chores { news, done, looked_at } => self.chores_done(*news, done, looked_at),
             Reply::Copied { length, done } => self.copied(length, done),
+            Reply::Progress(done) => self.reported(done),
             Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
             Reply::Told(Err(error)) => tracing::debug!(%error, "the share could not be told"),
         }

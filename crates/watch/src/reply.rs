@@ -11,6 +11,7 @@ use dispatch_spool::share::ShareError;
 use crate::chores::{ChoreError, News};
 use crate::filing::Laid;
 use crate::look::{LaneLook, RootLook};
+use crate::progress;
 
 /// An answer of a share worker.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) enum Reply {
     Copied { length: u64, done: Result<(u64, Vec<File>), ShareError> },
     /// A round of chores with one peer.
     Chores { news: Box<News>, done: Result<(), ChoreError>, looked_at: Option<BTreeSet<TaskId>> },
+    /// A batch of progress messages.
+    Progress(progress::Done),
     /// The heartbeat or the boot record was written, or not; with the names that were squatted on.
     Told(Result<Vec<File>, ShareError>),
 }

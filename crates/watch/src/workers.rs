@@ -1,6 +1,6 @@
 //! Share I/O on threads of its own, so that a hung mount stops neither supervision nor the heartbeat of the service
-//! manager. One thread for the root and one per peer: at most that many can ever be stuck, and a stuck one is not
-//! replaced.
+//! manager. One thread for the root, one per peer and one for what may be late: at most that many can ever be stuck, and a
+//! stuck one is not replaced.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(crate) enum Place {
     Root,
     /// Both lanes with one peer.
     Peer(NodeName),
+    /// Progress messages of all lanes: nothing waits behind them.
+    Progress,
 }
 
 /// A finished job: the place it was done at, and what it found.
@@ -125,6 +127,8 @@ impl Workers {
         let name = match place {
             Place::Root => "share-root".to_owned(),
             Place::Peer(peer) => format!("share-{peer}"),
+            // No node can be called so.
+            Place::Progress => "share-.progress".to_owned(),
         };
         let thread = thread::Builder::new().name(name).stack_size(512 * 1024).spawn(move || {
             for job in inbox {

@@ -12,4 +12,4 @@ pub mod stop;
 pub mod template;
 
 /// Priority's weight and the ageing step: policy for the `priority` member, protocol section 3.
-pub use queue::{Candidate, Holdback, choose, rank};
+pub use queue::{Candidate, Holdback, choose, order, rank};

@@ -1,5 +1,7 @@
 //! Which queued task starts next.
 
+use std::cmp::Reverse;
+
 use crate::protocol::task::Priority;
 use crate::protocol::time::{SECOND_MS, Timestamp};
 
@@ -47,12 +49,25 @@ pub fn choose<K: Clone>(queue: &[Candidate<K>], free: usize, now: Timestamp) -> 
     if free == 0 {
         return Vec::new();
     }
-    let mut due: Vec<&Candidate<K>> =
-        queue.iter().filter(|task| task.not_before.is_none_or(|at| at <= now)).collect();
-    due.sort_by_key(|task| {
-        (std::cmp::Reverse(rank(task.priority, now.since_ms(task.accepted_at))), task.order_no)
-    });
+    let mut due: Vec<&Candidate<K>> = queue.iter().filter(|task| !is_held(task, now)).collect();
+    due.sort_by_key(|task| turn(task, now));
     due.into_iter().take(free).map(|task| task.key.clone()).collect()
+}
+
+/// The whole queue in the order in which it would start, if nothing came in between: as [`choose`] takes it, then what is
+/// in back-off, by when that ends.
+pub fn order<K: Clone>(queue: &[Candidate<K>], now: Timestamp) -> Vec<K> {
+    let mut all: Vec<&Candidate<K>> = queue.iter().collect();
+    all.sort_by_key(|task| (task.not_before.filter(|at| *at > now), turn(task, now)));
+    all.into_iter().map(|task| task.key.clone()).collect()
+}
+
+fn is_held<K>(task: &Candidate<K>, now: Timestamp) -> bool {
+    task.not_before.is_some_and(|at| at > now)
+}
+
+fn turn<K>(task: &Candidate<K>, now: Timestamp) -> (Reverse<i64>, u64) {
+    (Reverse(rank(task.priority, now.since_ms(task.accepted_at))), task.order_no)
 }
 
 /// How long until the first held-back candidate may start, in milliseconds; `None` when none is held back.
@@ -108,6 +123,17 @@ mod tests {
         assert_eq!(choose(&queue, 2, now), vec![2]);
         assert_eq!(next_due_ms(&queue, now), Some(300));
         assert_eq!(choose(&queue, 2, Timestamp::from_unix_ms(500)), vec![1, 2]);
+    }
+
+    #[test]
+    fn the_whole_queue_has_an_order_with_those_in_back_off_at_its_end() {
+        let mut later = task(1, Priority::High, 0);
+        later.not_before = Some(Timestamp::from_unix_ms(900));
+        let mut sooner = task(2, Priority::Low, 0);
+        sooner.not_before = Some(Timestamp::from_unix_ms(500));
+        let queue = [later, sooner, task(3, Priority::Low, 0), task(4, Priority::Normal, 0)];
+        assert_eq!(order(&queue, Timestamp::from_unix_ms(200)), vec![4, 3, 2, 1]);
+        assert_eq!(order(&queue, Timestamp::from_unix_ms(900)), vec![1, 4, 2, 3]);
     }
 
     #[test]

@@ -10,12 +10,14 @@ use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::durations;
 use dispatch_node::outgoing::Outgoing;
+use dispatch_node::progress::{HowFar, Places};
 use dispatch_node::report::{Exit, Report, after_help};
+use dispatch_node::waiting::Whereabouts;
 use serde_json::Value;
 
 use crate::context::Context;
 use crate::named::{self, SentTask};
-use crate::{table, views};
+use crate::{here, table, views};
 
 const EXAMPLES: &str = "  dispatchctl list
   dispatchctl list --state awaiting_approval
@@ -62,10 +64,10 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     Ok(clock::now().plus_ms(i64::try_from(back.as_millis()).unwrap_or(i64::MAX).saturating_neg()))
 }
 
-/// A task of either half, with when it began.
+/// A task of either half, with how far it is.
 enum Entry {
-    Received(Box<TaskRow>),
-    Sent(Box<SentTask>),
+    Received(Box<TaskRow>, Option<HowFar>),
+    Sent(Box<SentTask>, Option<Whereabouts>),
 }
 
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
@@ -79,12 +81,18 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
             since: args.since,
             limit: Some(args.limit),
         };
+        let (now, places) = (clock::now(), Places::of(&ledger, clock::now())?);
         for row in ledger.tasks(&filter)? {
-            entries.push((row.accepted_at, Entry::Received(Box::new(row))));
+            let open = if row.final_at.is_none() { ledger.brief(&row.key)? } else { None };
+            let far = open.map(|open| HowFar::here(&config.state, &places, &open, now));
+            entries.push((row.accepted_at, Entry::Received(Box::new(row), far)));
         }
     }
-    for sent in sent(&config, args)? {
-        entries.push((views::made_at(sent.record.id), Entry::Sent(Box::new(sent))));
+    let sent = sent(&config, args)?;
+    let mut told = here::whereabouts_of_many(&config, sent.iter());
+    for sent in sent {
+        let whereabouts = told.remove(&sent.record.id);
+        entries.push((views::made_at(sent.record.id), Entry::Sent(Box::new(sent), whereabouts)));
     }
     entries.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     entries.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
@@ -131,29 +139,29 @@ fn sent(config: &Config, args: &Args) -> Result<Vec<SentTask>, Report> {
 
 fn view(entry: &Entry, now: Timestamp) -> Value {
     match entry {
-        Entry::Received(row) => views::received(row),
-        Entry::Sent(sent) => views::sent(sent, now),
+        Entry::Received(row, far) => views::received(row, far.as_ref()),
+        Entry::Sent(sent, whereabouts) => views::sent(sent, now, whereabouts.as_ref()),
     }
 }
 
 fn row(entry: &Entry, config: &Config, age_ms: i64, now: Timestamp) -> Vec<String> {
     let age = durations::short(age_ms.max(0));
     match entry {
-        Entry::Received(row) => vec![
+        Entry::Received(row, far) => vec![
             row.key.id.short(),
             row.key.from.to_string(),
             config.node.to_string(),
-            views::standing(row),
+            views::standing(row, far.as_ref()),
             age,
             views::line(&row.profile, 32),
         ],
-        Entry::Sent(sent) => {
+        Entry::Sent(sent, whereabouts) => {
             let task = sent.record.task().ok();
             vec![
                 sent.record.id.short(),
                 config.node.to_string(),
                 sent.outgoing.lane().to.to_string(),
-                views::sent_standing(&sent.record, now).to_owned(),
+                views::sent_where(&sent.record, now, whereabouts.as_ref()),
                 age,
                 task.map(|task| task.profile.to_string()).unwrap_or_default(),
             ]

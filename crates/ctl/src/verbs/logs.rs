@@ -1,27 +1,29 @@
 //! `dispatchctl logs`: what a task's agent printed.
 
 use std::fs::File as LocalFile;
-use std::io::{ErrorKind as IoErrorKind, Read as _, Seek as _, SeekFrom};
+use std::io::{self, ErrorKind as IoErrorKind, IsTerminal as _, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
-use dispatch_core::protocol::names::Lane;
+use dispatch_core::protocol::names::{Lane, TaskId};
+use dispatch_ledger::TaskRow;
+use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::files::FileError;
 use dispatch_node::report::{Exit, Report, after_help};
+use dispatch_node::waiting::{self, Answered, Bytes, Line, LogText, Printed, Sight};
 use dispatch_spool::{Area, Dir, ErrorKind, File, LIST_ENTRIES_MAX, PosixShare, Share as _};
 
-use crate::answer::{self, Answering, Printing};
 use crate::context::{Context, share};
-use crate::named::{Found, find, ledger};
+use crate::named::{Found, SentTask, find, ledger};
+use crate::{here, sender};
 
 /// How much is read at a time.
 const PIECE_BYTES: u64 = 256 * 1024;
-/// From one look for more to the next.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Print what a task's agent printed; it is a hint, only the result is verified
+///
+/// With -f it goes on until the task's result is there, and shows on a terminal where the task is meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help("  dispatchctl logs dacaf1ff\n  dispatchctl logs -f dacaf1ff"))]
 pub(crate) struct Args {
@@ -38,24 +40,89 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
     let config = context.config()?;
     let found = find(&config, &args.id)?;
-    let mut log = Log::of(&config, &found)?;
-    let mut text = Text { carry: Vec::new(), printing: Printing::of(args.raw.into()) };
-    loop {
-        // Asked before the last reading, so that nothing is missed of a task that ends meanwhile.
-        let done = !args.follow || matches!(answer::look(&config, &found)?, Answering::Verified(_));
-        while let Some(piece) = log.next()? {
-            text.print(&piece)?;
-        }
-        if done {
-            break;
-        }
-        thread::sleep(LOOK_EVERY);
+    let bytes = if args.raw && !io::stdout().is_terminal() { Bytes::AsTheyAre } else { Bytes::Visible };
+    let mut text = LogText::new(bytes);
+    if !args.follow {
+        let mut log = Log::of(&config, &found)?;
+        log.rest(&mut text)?;
+        text.end()?;
+        return if log.is_absent() { Err(no_log(found.id())) } else { Ok(Exit::Done) };
     }
-    text.end()?;
-    if log.is_absent() {
-        return Err(Report::new(Exit::TryLater, "there is no log yet").about(found.id()));
+    let line = Line::new(context.shown(), "");
+    match &found {
+        Found::Sent(sent) => follow_sent(&config, sent, line, text),
+        Found::Received(row) => follow_here(&config, &found, row, line, text),
     }
-    Ok(Exit::Done)
+}
+
+fn no_log(id: TaskId) -> Report {
+    Report::new(Exit::TryLater, "there is no log yet").about(id)
+}
+
+/// The mirror on the share, until the result is there.
+fn follow_sent(config: &Config, sent: &SentTask, mut line: Line, mut text: LogText) -> Result<Exit, Report> {
+    let desk = Arc::new(sender::desk(config, sent.outgoing.lane())?);
+    let id = sent.record.id;
+    let mut gone = None;
+    let end = waiting::wait(&desk, sent.record.clone(), line.interest_beside_log(), |sight| match &sight {
+        Sight::Log(piece) => {
+            line.clear();
+            if let Err(report) = text.show(piece) {
+                gone.get_or_insert(report);
+            }
+        }
+        Sight::At(_) | Sight::NoShare(_) | Sight::Disbelief(_) => line.show_beside(&text, &sight),
+    });
+    line.clear();
+    if let Some(report) = gone {
+        return Err(report);
+    }
+    let printed = text.end()?;
+    match end.answer(&desk.lane, id) {
+        Ok(Answered::Unsigned(_)) => ended(printed, id),
+        Ok(Answered::Sealed(answer)) => {
+            desk.outgoing.mark_answered(id, answer.payload().status, clock::now())?;
+            ended(printed, id)
+        }
+        Err(without) => Err(without.report(id)),
+    }
+}
+
+/// The attempts' own files, one after the other, until the task is final.
+fn follow_here(
+    config: &Config,
+    found: &Found,
+    row: &TaskRow,
+    mut line: Line,
+    mut text: LogText,
+) -> Result<Exit, Report> {
+    let mut log: Option<Log> = None;
+    let end = here::wait(config, found, row, |sight| {
+        let next = Log::of(config, found)?;
+        if log.as_ref().is_none_or(|log| !log.is_same(&next)) {
+            log = Some(next);
+        }
+        if let Some(log) = &mut log {
+            log.rest_after(|| line.clear(), &mut text)?;
+        }
+        if let Some(sight) = sight {
+            line.show_beside(&text, sight);
+        }
+        Ok(())
+    });
+    line.clear();
+    let printed = text.end()?;
+    match end? {
+        here::End::Answer(_) => ended(printed, row.key.id),
+        here::End::Without(without) => Err(without.report(row.key.id)),
+    }
+}
+
+fn ended(printed: Printed, id: TaskId) -> Result<Exit, Report> {
+    match printed {
+        Printed::Something => Ok(Exit::Done),
+        Printed::Nothing => Err(Report::new(Exit::TryLater, "the task printed nothing").about(id)),
+    }
 }
 
 /// Where the log is read, and how far it was.
@@ -98,6 +165,29 @@ impl Log {
         !self.seen
     }
 
+    /// True when both are read from the same place.
+    fn is_same(&self, other: &Log) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Local(mine), Source::Local(other)) => mine == other,
+            (Source::Mirror(_, mine), Source::Mirror(_, other)) => mine == other,
+            (Source::Local(_), Source::Mirror(..)) | (Source::Mirror(..), Source::Local(_)) => false,
+        }
+    }
+
+    /// Prints everything there is after what was read.
+    fn rest(&mut self, text: &mut LogText) -> Result<(), Report> {
+        self.rest_after(|| {}, text)
+    }
+
+    /// The same, after something that is done only where there is more.
+    fn rest_after(&mut self, mut before: impl FnMut(), text: &mut LogText) -> Result<(), Report> {
+        while let Some(piece) = self.next()? {
+            before();
+            text.show(&piece)?;
+        }
+        Ok(())
+    }
+
     /// What came after what was read, if anything did.
     fn next(&mut self) -> Result<Option<Vec<u8>>, Report> {
         let piece = match &self.source {
@@ -134,37 +224,5 @@ fn mirror_part(share: &PosixShare, file: &File, from: u64) -> Result<Option<Vec<
         Ok(part) => Ok(Some(part.bytes)),
         Err(error) if error.kind == ErrorKind::Absent => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Pieces put together so that no character is cut in two.
-struct Text {
-    carry: Vec<u8>,
-    printing: Printing,
-}
-
-impl Text {
-    fn print(&mut self, piece: &[u8]) -> Result<(), Report> {
-        self.carry.extend_from_slice(piece);
-        let all = std::mem::take(&mut self.carry);
-        let whole = match std::str::from_utf8(&all) {
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Ok(_) | Err(_) => all.len(),
-        };
-        let (whole, rest) = all.split_at_checked(whole).unwrap_or((&all, &[]));
-        self.carry = rest.to_vec();
-        self.say(whole)
-    }
-
-    fn end(&mut self) -> Result<(), Report> {
-        let rest = std::mem::take(&mut self.carry);
-        self.say(&rest)
-    }
-
-    fn say(&self, bytes: &[u8]) -> Result<(), Report> {
-        match self.printing {
-            Printing::AsItIs => dispatch_node::report::say_raw(bytes),
-            Printing::Visible => self.printing.print(&String::from_utf8_lossy(bytes)),
-        }
     }
 }

@@ -2,22 +2,26 @@
 
 use dispatch_core::protocol::TaskResult;
 use dispatch_core::protocol::parts::CostBasis;
-use dispatch_node::report::{Exit, Form, Report, after_help, say};
+use dispatch_node::config::Config;
+use dispatch_node::document::{Document, SCHEMA_HELP, Taken};
+use dispatch_node::report::{Exit, Form, Report, after_help_with, say};
 use dispatch_node::term::{Breaks, visible};
+use dispatch_node::waiting::Without;
 use dispatch_node::{durations, term};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::answer::{self, Answering, Printing};
 use crate::context::Context;
-use crate::named::find;
+use crate::here;
+use crate::named::{Found, find};
 
 const EXAMPLES: &str = "  dispatchctl result dacaf1ff
-  dispatchctl result dacaf1ff --json | jq .status
+  dispatchctl result dacaf1ff --json | jq -r .status
   dispatchctl result dacaf1ff --raw > answer.txt";
 
 /// Show the verified outcome of a task (exit 75: there is none yet; 65: what is there does not verify)
 #[derive(Debug, clap::Args)]
-#[command(after_help = after_help(EXAMPLES))]
+#[command(after_help = after_help_with(EXAMPLES, SCHEMA_HELP))]
 pub(crate) struct Args {
     /// The task: its id, or at least 4 characters from its beginning or end
     id: String,
@@ -33,7 +37,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
     match answer::look(&config, &found).map_err(|report| report.about(id))? {
         Answering::Verified(answer) => {
             match context.form() {
-                Form::Json => say(&String::from_utf8_lossy(&answer.payload))?,
+                Form::Json => {
+                    say(&document(&config, &found).answered(&answer.result, &answer.payload).to_json())?;
+                }
                 Form::Text => {
                     context.tell(&summary(&answer.result));
                     answer::print_text(&answer.result, Printing::of(args.raw.into()))?;
@@ -42,31 +48,50 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
             Ok(Exit::Done)
         }
         Answering::Unverified { code, hint } => {
-            context.say_json(&json!({"unverified": true, "code": code, "status": hint.as_ref().map(|hint| hint.status.as_str())}))?;
+            let without = Without::unverified(code);
+            if context.form() == Form::Json {
+                let document = document(&config, &found).without_result(without.word, &without.reason);
+                say(&document.to_json())?;
+                return Ok(without.exit);
+            }
             if let Some(hint) = hint {
                 context.say(&format!("unverified: {}", summary(&hint)))?;
             }
-            Err(Report::new(
-                Exit::DoesNotVerify,
-                format!("what lies at the result's place is unverified: {code}"),
-            )
-            .about(id)
-            .help(
+            Err(without.report(id).help(
                 "its owner sets such things aside and publishes the true one; dispatchctl resend asks for it",
             ))
         }
         Answering::Unsigned(result) => {
-            context.say_json(&json!({"unverified": true, "code": "unsigned", "status": result.status, "result": value(result.document.as_bytes())}))?;
-            if context.form() == Form::Text {
-                Printing::of(args.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
+            if context.form() == Form::Json {
+                say(&document(&config, &found).unsigned(&result, Taken::AsHint).to_json())?;
+                return Ok(Exit::DoesNotVerify);
             }
+            Printing::of(args.raw.into()).print(result.text.as_deref().unwrap_or_default())?;
             Err(Report::new(Exit::DoesNotVerify, answer::unsigned_line(&result)).about(id).help(
                 "its node speaks version 2, which signs no answers: look there for what really happened",
             ))
         }
-        Answering::None => Err(Report::new(Exit::TryLater, "there is no result yet")
-            .about(id)
-            .help("dispatchctl wait waits for it")),
+        Answering::None => {
+            if context.form() == Form::Json {
+                let far = here::how_far_of(&config, &found);
+                say(&document(&config, &found).with_progress(far.as_ref()).to_json())?;
+                return Ok(Exit::TryLater);
+            }
+            Err(Report::new(Exit::TryLater, "there is no result yet")
+                .about(id)
+                .help("dispatchctl wait waits for it"))
+        }
+    }
+}
+
+/// What a program is told of a task beside its result.
+fn document(config: &Config, found: &Found) -> Document {
+    match found {
+        Found::Received(row) => here::document(config, row),
+        Found::Sent(sent) => {
+            let lane = sent.outgoing.lane();
+            Document::sent(lane, &sent.record, &here::inbox(config, lane, sent.record.id), &[])
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use dispatch_core::protocol::{Task, TaskResult, Terms};
 use dispatch_ledger::{AttemptRow, DecisionRow, ReadLedger, TaskRow};
 use dispatch_node::clock;
 use dispatch_node::config::{Config, Peer};
+use dispatch_node::progress::HowFar;
 use dispatch_node::report::{Exit, Form, Report, after_help, say};
 use dispatch_node::term::{Breaks, Colour, Tone, visible};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use super::audit;
 use super::result::{summary, value};
 use crate::answer::{self, Answering};
 use crate::context::Context;
+use crate::here;
 use crate::named::{Found, SentTask, find, ledger};
 use crate::views::{self, line};
 
@@ -79,15 +81,16 @@ fn received(config: &Config, row: &TaskRow, context: &Context) -> Result<Exit, R
         return Err(Report::new(Exit::NoSuchTask, "the ledger went away").about(row.key.id));
     };
     let all = Everything::read(config, &ledger, row)?;
+    let far = here::how_far(config, &ledger, row)?;
     match context.form() {
-        Form::Json => say(&json_of(row, &all).to_string())?,
-        Form::Text => text_of(row, &all).iter().try_for_each(|line| say(line))?,
+        Form::Json => say(&json_of(row, far.as_ref(), &all).to_string())?,
+        Form::Text => text_of(row, far.as_ref(), &all).iter().try_for_each(|line| say(line))?,
     }
     Ok(Exit::Done)
 }
 
-fn json_of(row: &TaskRow, all: &Everything) -> Value {
-    let mut document = views::received(row);
+fn json_of(row: &TaskRow, far: Option<&HowFar>, all: &Everything) -> Value {
+    let mut document = views::received(row, far);
     if let Some(members) = document.as_object_mut() {
         members.insert("request".into(), json!(all.task.as_ref().map(|task| &task.request)));
         members.insert(
@@ -131,11 +134,11 @@ fn attempt(row: &AttemptRow) -> Value {
     })
 }
 
-fn text_of(row: &TaskRow, all: &Everything) -> Vec<String> {
+fn text_of(row: &TaskRow, far: Option<&HowFar>, all: &Everything) -> Vec<String> {
     let colour = Colour::of_stdout();
     let head = |text: &str| colour.paint(Tone::Bold, text);
     let mut lines = vec![format!("{} {} from {}", head("task"), row.key.id, row.key.from)];
-    lines.extend(standing_lines(row));
+    lines.extend(standing_lines(row, far));
     if let Some(terms) = &all.terms {
         lines.push(head("terms"));
         lines.extend(terms_lines(terms));
@@ -193,10 +196,12 @@ fn waits_for(noted: &str) -> String {
     explain::noted_wait(noted).text.line()
 }
 
-fn standing_lines(row: &TaskRow) -> Vec<String> {
+fn standing_lines(row: &TaskRow, far: Option<&HowFar>) -> Vec<String> {
     let usd = |usd: dispatch_core::policy::money::Usd| format!("${usd}");
     let rows = [
-        ("stands", Some(views::standing(row))),
+        ("stands", Some(views::standing(row, far))),
+        ("so far", far.and_then(so_far)),
+        ("last line", far.and_then(|far| far.last_line.clone())),
         ("why", row.code.as_deref().map(why)),
         ("waits for", row.wait_reason.as_deref().map(waits_for)),
         ("gated by", gates(&row.gates)),
@@ -226,6 +231,14 @@ fn standing_lines(row: &TaskRow) -> Vec<String> {
         .collect()
 }
 
+/// What an agent came to so far, beside what its standing says.
+fn so_far(far: &HowFar) -> Option<String> {
+    let turns = far.turns.map(|turns| format!("{turns} turns"));
+    let tokens = far.tokens.map(|tokens| format!("{tokens} tokens"));
+    let parts: Vec<String> = [turns, tokens].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 fn terms_lines(terms: &Terms) -> Vec<String> {
     let dash = || "-".to_owned();
     let text = |text: &Option<String>| text.as_ref().map_or_else(dash, |text| line(text, 400));
@@ -243,7 +256,8 @@ fn terms_lines(terms: &Terms) -> Vec<String> {
 fn sent_from_here(config: &Config, sent: SentTask, context: &Context) -> Result<Exit, Report> {
     let now = clock::now();
     let task = sent.record.task()?;
-    let mut document = views::sent(&sent, now);
+    let whereabouts = here::whereabouts_of_many(config, [&sent].into_iter()).remove(&sent.record.id);
+    let mut document = views::sent(&sent, now, whereabouts.as_ref());
     let record = sent.record.clone();
     let lane = sent.outgoing.lane().clone();
     // The share may be away; what this node knows by itself is shown all the same.
@@ -269,7 +283,7 @@ fn sent_from_here(config: &Config, sent: SentTask, context: &Context) -> Result<
     let head = |text: &str| colour.paint(Tone::Bold, text);
     say(&format!("{} {} to {}", head("task"), record.id, lane.to))?;
     for (name, text) in [
-        ("stands", views::sent_standing(&record, now).to_owned()),
+        ("stands", views::sent_where(&record, now, whereabouts.as_ref())),
         ("version", views::version(&record).to_string()),
         ("profile", task.profile.to_string()),
         ("position", format!("{} of stream {}", record.seq, record.stream)),

@@ -2,6 +2,7 @@ use dispatch_core::protocol::keys::{LaneRing, PairKey};
 use dispatch_core::protocol::names::{Digest, Lane};
 use dispatch_core::protocol::parts::AuditHead;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
+use dispatch_core::protocol::progress::{Phase, Progress};
 use dispatch_core::protocol::result::Subject;
 use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::task::Task;
@@ -138,4 +139,61 @@ fn every_status_has_the_exit_code_of_the_table() {
     let codes: Vec<u8> = Status::ALL.iter().map(|status| exit_of(*status).code()).collect();
     // ok verified refuted error timeout silent over_budget killed cancelled rejected denied expired unknown
     assert_eq!(codes, [0, 0, 1, 1, 124, 124, 1, 1, 1, 77, 77, 1, 1]);
+}
+
+fn message(desk: &Desk, record: &Record, (epoch, seq): (u64, u64), turns: u64) -> Progress {
+    Progress {
+        cluster: CLUSTER,
+        from: desk.lane.from.clone(),
+        to: desk.lane.to.clone(),
+        task: record.id,
+        epoch,
+        seq,
+        at: clock::now(),
+        phase: Phase::Running,
+        position: None,
+        elapsed_ms: Some(72_000),
+        turns: Some(turns),
+        last_tool: None,
+        tokens: None,
+        usd: None,
+        last_line: None,
+    }
+}
+
+#[test]
+fn a_message_of_an_older_epoch_or_an_older_one_is_never_shown_again() {
+    let (_dir, desk, record) = desk();
+    let mut known = None;
+    let mut seen = Vec::new();
+    for (turns, position) in [(2, 5), (1, 9), (2, 4), (2, 5), (2, 6), (3, 1)].into_iter().enumerate() {
+        let told = Told::now(message(&desk, &record, position, u64::try_from(turns).unwrap()));
+        known = look::newest(known, Some(told));
+        let Some(Whereabouts::Told { far, .. }) = known.as_ref().map(Told::whereabouts) else { panic!() };
+        seen.push(far.turns.unwrap());
+    }
+    assert_eq!(seen, [0, 0, 0, 0, 4, 5]);
+    assert!(look::newest(known, None).is_some(), "a message that is gone is still the last word");
+}
+
+#[test]
+fn where_a_task_is_comes_from_a_message_that_verifies_or_is_called_a_hint() {
+    let (_dir, desk, record) = desk();
+    let file = File::progress(&desk.lane, record.id);
+    let stranger = PairKey::from_text(&"s".repeat(64)).unwrap().lane(&desk.lane);
+    let forged = seal(Kind::Progress, &message(&desk, &record, (9, 9), 99).to_payload(), &[&stranger]);
+    desk.share.replace(&file, &forged).unwrap();
+    desk.share.replace(&File::processing(&desk.lane, record.id), b"{}").unwrap();
+    assert_eq!(told(&desk, &record).unwrap(), None);
+    let (other, bytes) = (Arc::clone(&desk), answer(&desk, &record, record.task_sha256));
+    let result = File::result(&desk.lane, record.id);
+    let mut seen = Vec::new();
+    let end = wait(&desk, record, Interest::Whereabouts, |sight| {
+        if let Sight::At(whereabouts) = sight {
+            seen.push(whereabouts.words());
+            other.share.replace(&result, &bytes).unwrap();
+        }
+    });
+    assert!(matches!(end, End::Answer(_)));
+    assert!(seen.iter().all(|words| words == "taken, it seems"), "{seen:?}");
 }

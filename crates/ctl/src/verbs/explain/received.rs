@@ -46,7 +46,7 @@ pub(super) fn page(config: &Config, row: &TaskRow) -> Result<Page, Report> {
     let (told, limit) = facts.told()?;
     let (cost, cost_facts) = facts.cost()?;
     Ok(Page {
-        head: format!("task {} from {}: {}", row.key.id, row.key.from, views::standing(row)),
+        head: format!("task {} from {}: {}", row.key.id, row.key.from, views::standing(row, None)),
         about: json!({
             "task": row.key.id.to_string(),
             "direction": "received",

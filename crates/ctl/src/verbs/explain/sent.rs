@@ -9,6 +9,7 @@ use dispatch_core::protocol::Terms;
 use dispatch_core::protocol::accept::{Me, Place, Verdict, Waiting, accept_terms};
 use dispatch_core::protocol::heartbeat::{Heartbeat, NodeState};
 use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
+use dispatch_core::protocol::progress::Phase;
 use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_node::clock;
@@ -129,13 +130,18 @@ fn on_the_share(seen: &mut Seen, desk: &Arc<Desk>, record: &Record, now: Timesta
     };
     let sent = match place {
         Whereabouts::Inbox => Sent::InInbox,
-        Whereabouts::Waiting => {
+        Whereabouts::Told { far, .. } if far.phase == Phase::Queued => {
+            Sent::Queued { position: far.position }
+        }
+        Whereabouts::Told { far, .. } if far.phase == Phase::Running => {
+            Sent::Running { elapsed_ms: far.elapsed_ms, usd: far.usd }
+        }
+        Whereabouts::Told { .. } | Whereabouts::SeemsWaiting => {
             seen.terms = terms(desk, record);
             let words = seen.terms.as_ref().map(|terms| terms.gate.clone()).unwrap_or_default();
             Sent::Waiting(words.iter().filter_map(|word| GateReason::parse(word)).collect())
         }
-        Whereabouts::Queued { position } => Sent::Queued { position },
-        Whereabouts::Running { elapsed_ms, usd, .. } => Sent::Running { elapsed_ms, usd },
+        Whereabouts::SeemsTaken => Sent::Queued { position: None },
         // What is over and unanswered has been said already.
         Whereabouts::Unseen if !seen.told.is_empty() => return,
         Whereabouts::Unseen if now >= record.expires => Sent::Late { answer_by: record.answer_by },
