@@ -2,6 +2,7 @@
 
 use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::money::Usd;
+use dispatch_node::term::seen_chars;
 
 /// Characters of a bar.
 const BAR: usize = 20;
@@ -10,16 +11,19 @@ const BAR: usize = 20;
 pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| seen_chars(cell)).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     rows.iter()
         .map(|row| {
             let last = row.len().saturating_sub(1);
-            let cells =
-                row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
-                    if at == last { cell.clone() } else { format!("{cell:<width$}") }
-                });
+            let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
+                if at == last {
+                    cell.clone()
+                } else {
+                    format!("{cell}{}", " ".repeat(width.saturating_sub(seen_chars(cell))))
+                }
+            });
             cells.collect::<Vec<String>>().join("  ").trim_end().to_owned()
         })
         .collect()

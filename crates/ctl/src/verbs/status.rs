@@ -1,26 +1,28 @@
 //! `dispatchctl status`: one screen about the node.
 
 mod facts;
+mod live;
 mod screen;
+mod tasks;
 
 use std::io::IsTerminal as _;
-use std::thread;
-use std::time::Duration;
 
-use dispatch_node::report::{Exit, Form, Report, after_help, say, say_raw};
+use dispatch_node::report::{Exit, Form, Report, after_help, say};
 use dispatch_node::term::Colour;
 
 use crate::context::Context;
 use crate::sender;
 
-/// From one screen to the next.
-const REFRESH_EVERY: Duration = Duration::from_secs(2);
+const EXAMPLES: &str = "  dispatchctl status
+  dispatchctl status --watch
+  dispatchctl status --json | jq .tasks
+  dispatchctl status --watch --json | while read -r document; do …; done";
 
 /// Show the node: share, killswitch, peers, tasks, budget, last results
 #[derive(Debug, clap::Args)]
-#[command(after_help = after_help("  dispatchctl status\n  dispatchctl status --watch\n  dispatchctl status --json | jq .tasks"))]
+#[command(after_help = after_help(EXAMPLES))]
 pub(crate) struct Args {
-    /// Show it again every two seconds
+    /// Show it again and again: in place on a terminal (q ends it); with --json a document per change
     #[arg(long)]
     watch: bool,
 }
@@ -28,20 +30,21 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
     let config = context.config()?;
     sender::care(&config, context);
-    loop {
-        let facts = facts::gather(&config)?;
-        match context.form() {
-            Form::Json => say(&facts.to_string())?,
-            Form::Text => {
-                if args.watch && std::io::stdout().is_terminal() {
-                    say_raw(b"\x1b[H\x1b[2J")?;
-                }
-                screen::lines(&facts, Colour::of_stdout()).iter().try_for_each(|line| say(line))?;
-            }
+    match (args.watch, context.form()) {
+        (false, Form::Json) => say(&facts::gather(&config)?.to_string())?,
+        (false, Form::Text) => {
+            let facts = facts::gather(&config)?;
+            screen::lines(&facts, Colour::of_stdout()).iter().try_for_each(|line| say(line))?;
         }
-        if !args.watch {
-            return Ok(Exit::Done);
+        (true, Form::Json) => return live::documents(&config),
+        (true, Form::Text) if std::io::stdout().is_terminal() => return live::screens(&config),
+        (true, Form::Text) => {
+            return Err(Report::new(
+                Exit::Usage,
+                "--watch shows a screen, and standard output is no terminal",
+            )
+            .help("dispatchctl status --watch --json prints a document per change"));
         }
-        thread::sleep(REFRESH_EVERY);
     }
+    Ok(Exit::Done)
 }

@@ -2,14 +2,13 @@
 //! not keep anybody from seeing the node.
 
 use dispatch_core::policy::fleet::{DEAD_AFTER_S, STALE_AFTER_S};
-use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Balance, Day, Month, WindowKey};
 use dispatch_core::protocol::Heartbeat;
 use dispatch_core::protocol::names::Lane;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{ReadLedger, TaskFilter, TaskRow, TripRow, Whole};
+use dispatch_ledger::{ReadLedger, TripRow, Whole};
 use dispatch_node::clock;
 use dispatch_node::config::{Config, Peer};
 use dispatch_node::outgoing::{Outgoing, RecordPlace};
@@ -19,11 +18,14 @@ use dispatch_spool::root::look;
 use dispatch_spool::{RootLook, Share as _, Trip, TripMode, killswitch};
 use serde_json::{Value, json};
 
+use super::tasks;
+use crate::beats::Beats;
 use crate::context::share;
-use crate::named;
+use crate::named::{self, SentTask};
+use crate::{here, views};
 
-/// How many finished tasks are shown.
-const LAST: u32 = 5;
+/// How many sent tasks are shown.
+const SENT_MAX: usize = 5;
 
 pub(super) fn gather(config: &Config) -> Result<Value, Report> {
     let now = clock::now();
@@ -39,6 +41,7 @@ pub(super) fn gather(config: &Config) -> Result<Value, Report> {
         "share": share_facts(config),
         "killswitch": {"present": present(config)},
         "sending": sending(config, now)?,
+        "watch": watch(config),
         "ledger": null,
     });
     if let Some(ledger) = named::ledger(config)? {
@@ -82,6 +85,12 @@ fn share_facts(config: &Config) -> Value {
     })
 }
 
+/// How the watcher looks at the share, by its own last heartbeat; null where that cannot be read or verified.
+fn watch(config: &Config) -> Value {
+    let beat = Beats::of(config).ok().and_then(|beats| beats.read(&config.node).ok().flatten());
+    beat.map_or(Value::Null, |beat| json!({"strategy": beat.watch.strategy, "poll_ms": beat.watch.poll_ms}))
+}
+
 /// The killswitches that stand somewhere now.
 fn present(config: &Config) -> Vec<Value> {
     let shown = |place: String, trip: &Trip| {
@@ -104,7 +113,7 @@ fn present(config: &Config) -> Vec<Value> {
 
 /// What was sent from this state directory.
 fn sending(config: &Config, now: Timestamp) -> Result<Value, Report> {
-    let (mut kept, mut open, mut unanswered) = (0_usize, 0_usize, Vec::new());
+    let (mut kept, mut open, mut unanswered) = (0_usize, Vec::new(), Vec::new());
     for lane in Outgoing::lanes(&config.state)? {
         let outgoing = Outgoing::at(&config.state, &lane);
         kept = kept.saturating_add(outgoing.kept()?.len());
@@ -112,19 +121,33 @@ fn sending(config: &Config, now: Timestamp) -> Result<Value, Report> {
             if now >= record.answer_by {
                 unanswered.push(record.id.to_string());
             } else {
-                open = open.saturating_add(1);
+                open.push(SentTask { outgoing: outgoing.clone(), record });
             }
         }
     }
-    Ok(json!({"kept": kept, "open": open, "unanswered": unanswered}))
+    let told = here::whereabouts_of_many(config, open.iter());
+    let shown: Vec<Value> = open
+        .iter()
+        .rev()
+        .take(SENT_MAX)
+        .map(|sent| {
+            let whereabouts = told.get(&sent.record.id);
+            json!({
+                "id": sent.record.id.to_string(),
+                "to": sent.outgoing.lane().to.as_str(),
+                "standing": views::sent_where(&sent.record, now, whereabouts),
+                "age_ms": now.since_ms(views::made_at(sent.record.id)),
+                "progress": views::told(whereabouts),
+            })
+        })
+        .collect();
+    Ok(json!({"kept": kept, "open": open.len(), "tasks": shown, "unanswered": unanswered}))
 }
 
 fn ledger_facts(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<Value, Report> {
     let meta = ledger.meta()?;
     let trips = ledger.open_trips()?;
-    let last = TaskFilter { limit: None, ..TaskFilter::default() };
-    let running = ledger.tasks(&TaskFilter { state: Some(TaskState::Running), ..last.clone() })?;
-    let waiting = ledger.tasks(&TaskFilter { state: Some(TaskState::AwaitingApproval), ..last })?;
+    let open = tasks::Open::of(config, ledger, now)?;
     Ok(json!({
         "watcher": {"boot": ledger.highest_held()?},
         "ledger": {
@@ -141,54 +164,17 @@ fn ledger_facts(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<
         "state": meta.drain.state.to_string(),
         "state_since": meta.drain.since.to_string(),
         "peers": peers(config, ledger, now)?,
-        "tasks": tasks(ledger)?,
-        "running": running.iter().map(task).collect::<Vec<Value>>(),
-        "waiting": waiting.iter().map(task).collect::<Vec<Value>>(),
-        "last": last_results(ledger)?,
+        "tasks": tasks::counts(ledger)?,
+        "running": open.running,
+        "queue": open.queue,
+        "waiting": open.waiting,
+        "last": tasks::last(ledger, now)?,
         "budget": budget(config, ledger, now, meta.paid_off_until)?,
     }))
 }
 
 fn trip(row: &TripRow) -> Value {
     json!({"scope": row.scope, "mode": row.mode.as_str(), "reason": row.reason, "at": row.at.to_string()})
-}
-
-fn task(row: &TaskRow) -> Value {
-    json!({
-        "id": row.key.id.to_string(),
-        "from": row.key.from.as_str(),
-        "state": row.state.as_str(),
-        "status": row.status.map(dispatch_core::protocol::Status::as_str),
-        "profile": row.profile,
-        "final_at": row.final_at.map(|at| at.to_string()),
-        "wait_reason": row.wait_reason,
-    })
-}
-
-fn last_results(ledger: &ReadLedger) -> Result<Vec<Value>, Report> {
-    let mut last: Vec<TaskRow> = Vec::new();
-    for state in [TaskState::Succeeded, TaskState::Failed, TaskState::Rejected] {
-        last.extend(ledger.tasks(&TaskFilter {
-            state: Some(state),
-            limit: Some(LAST),
-            ..TaskFilter::default()
-        })?);
-    }
-    last.sort_by_key(|row| std::cmp::Reverse(row.final_at));
-    last.truncate(usize::try_from(LAST).unwrap_or(0));
-    Ok(last.iter().map(task).collect())
-}
-
-fn tasks(ledger: &ReadLedger) -> Result<Value, Report> {
-    let mut counts = serde_json::Map::new();
-    for state in TaskState::ALL {
-        counts.insert(state.as_str().to_owned(), json!(0));
-    }
-    for row in ledger.counts()? {
-        let before = counts.get(row.state.as_str()).and_then(Value::as_u64).unwrap_or(0);
-        counts.insert(row.state.as_str().to_owned(), json!(before.saturating_add(row.count)));
-    }
-    Ok(Value::Object(counts))
 }
 
 /// Every configured peer, with its last heartbeat that counted and its age by this node's clock.

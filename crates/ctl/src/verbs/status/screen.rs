@@ -11,10 +11,15 @@ pub(super) fn lines(facts: &Value, colour: Colour) -> Vec<String> {
     let mut lines = head(facts, colour);
     lines.extend(stops(facts, colour));
     lines.push(colour.paint(Tone::Bold, "peers"));
-    lines.extend(table::lines(&peers(facts)).into_iter().map(|line| format!("  {line}")));
+    lines.extend(indented(&peers(facts, colour)));
     lines.extend(work(facts, colour));
+    lines.extend(sending(facts, colour));
     lines.extend(money(facts, colour));
     lines
+}
+
+fn indented(rows: &[Vec<String>]) -> impl Iterator<Item = String> {
+    table::lines(rows).into_iter().map(|line| format!("  {line}"))
 }
 
 fn text<'v>(value: &'v Value, path: &str) -> &'v str {
@@ -58,9 +63,11 @@ fn head(facts: &Value, colour: Colour) -> Vec<String> {
             or(text(facts, "/state"), "no ledger here")
         ),
         format!(
-            "share {} ({}), {share}",
-            text(facts, "/share/root"),
-            or(text(facts, "/share/file_system"), "unknown")
+            "{} {} ({}), {share}{}",
+            colour.paint(Tone::Bold, "share"),
+            line(text(facts, "/share/root"), 200),
+            or(text(facts, "/share/file_system"), "unknown"),
+            strategy(facts),
         ),
     ];
     if !facts.pointer("/ledger/recovery").unwrap_or(&Value::Null).is_null() {
@@ -77,6 +84,17 @@ fn head(facts: &Value, colour: Colour) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// How the watcher hears of changes, as it told its peers.
+fn strategy(facts: &Value) -> String {
+    match text(facts, "/watch/strategy") {
+        "" => String::new(),
+        strategy => {
+            let poll = durations::whole(number(facts, "/watch/poll_ms"));
+            format!(", watched by {}, looked at every {poll} at least", line(strategy, 32))
+        }
+    }
 }
 
 fn or<'t>(text: &'t str, otherwise: &'t str) -> &'t str {
@@ -108,12 +126,11 @@ fn stops(facts: &Value, colour: Colour) -> Vec<String> {
     lines
 }
 
-fn peers(facts: &Value) -> Vec<Vec<String>> {
+fn peers(facts: &Value, colour: Colour) -> Vec<Vec<String>> {
     list(facts, "/peers")
         .iter()
         .map(|peer| {
-            let age =
-                peer.pointer("/age_ms").and_then(Value::as_i64).map(durations::short).unwrap_or_default();
+            let age = peer.pointer("/age_ms").and_then(Value::as_i64).map(ago).unwrap_or_default();
             let load = peer.pointer("/capacity").map_or_else(String::new, |_| {
                 format!(
                     "{} running of {}, {} queued, {} waiting",
@@ -123,20 +140,43 @@ fn peers(facts: &Value) -> Vec<Vec<String>> {
                     number(peer, "/waiting")
                 )
             });
+            let tone = match text(peer, "/health") {
+                "healthy" => Tone::Good,
+                "stale" => Tone::Warn,
+                "dead" => Tone::Bad,
+                _ => Tone::Dim,
+            };
+            let full = if flag(peer, "/backpressure") { "full" } else { "" };
             let stopped = if flag(peer, "/killswitch") { "stopped" } else { "" };
             vec![
                 text(peer, "/node").to_owned(),
-                text(peer, "/health").to_owned(),
+                colour.paint(tone, text(peer, "/health")),
                 age,
                 text(peer, "/state").to_owned(),
                 load,
-                stopped.to_owned(),
+                colour.paint(Tone::Warn, [full, stopped].join(" ").trim()),
             ]
         })
         .collect()
 }
 
+/// How long ago something was, for a glance.
+fn ago(ms: i64) -> String {
+    format!("{} ago", whole(ms))
+}
+
+fn whole(ms: i64) -> String {
+    durations::whole(u64::try_from(ms).unwrap_or(0))
+}
+
+fn age(task: &Value, path: &str) -> String {
+    task.pointer(path).and_then(Value::as_i64).map(whole).unwrap_or_default()
+}
+
 fn work(facts: &Value, colour: Colour) -> Vec<String> {
+    if facts.pointer("/tasks").is_none() {
+        return Vec::new();
+    }
     let count = |state: &str| number(facts, &format!("/tasks/{state}"));
     let mut lines = vec![format!(
         "{} {} running, {} queued, {} waiting for a decision; {} succeeded, {} failed, {} rejected",
@@ -148,23 +188,83 @@ fn work(facts: &Value, colour: Colour) -> Vec<String> {
         count("failed"),
         count("rejected"),
     )];
-    for (title, path) in [("running", "/running"), ("waiting", "/waiting"), ("done", "/last")] {
-        for task in list(facts, path) {
-            let standing = or(text(task, "/status"), text(task, "/state"));
-            lines.push(format!(
-                "  {title:<8} {} from {} {standing} {}",
-                short(text(task, "/id")),
-                text(task, "/from"),
-                text(task, "/final_at")
-            ));
-        }
+    let mut rows = Vec::new();
+    for task in list(facts, "/running") {
+        let asked = if text(task, "/stop").is_empty() { "" } else { ", asked to stop" };
+        let standing = format!("{}{asked}", or(text(task, "/standing"), "running"));
+        rows.push(row(task, colour.paint(Tone::Good, &standing), line(text(task, "/profile"), 32)));
     }
+    for task in list(facts, "/waiting") {
+        let gates: Vec<&str> = list(task, "/gates").iter().filter_map(Value::as_str).collect();
+        let why = format!("for {}: {}", age(task, "/age_ms"), line(&gates.join(", "), 60));
+        rows.push(row(task, colour.paint(Tone::Warn, "waiting for a decision"), why));
+    }
+    for task in list(facts, "/queue") {
+        let why = text(task, "/wait_reason");
+        let why = if why.is_empty() { String::new() } else { format!(": {}", line(why, 120)) };
+        let since = format!("for {}{why}", age(task, "/age_ms"));
+        rows.push(row(task, text(task, "/standing").to_owned(), since));
+    }
+    let more = count("queued").saturating_sub(u64::try_from(list(facts, "/queue").len()).unwrap_or(0));
+    if more > 0 {
+        let more = colour.paint(Tone::Dim, &format!("{more} more in the queue"));
+        rows.push(vec![String::new(), String::new(), more]);
+    }
+    for task in list(facts, "/last") {
+        rows.push(ended(task, colour));
+    }
+    lines.extend(indented(&rows));
+    lines
+}
+
+fn row(task: &Value, standing: String, more: String) -> Vec<String> {
+    vec![short(text(task, "/id")).to_owned(), format!("from {}", text(task, "/from")), standing, more]
+}
+
+/// A task that ended: how, when, how long it ran, what it cost.
+fn ended(task: &Value, colour: Colour) -> Vec<String> {
+    let status = text(task, "/status");
+    let tone = match status {
+        "ok" | "verified" => Tone::Good,
+        "cancelled" | "denied" | "expired" | "rejected" => Tone::Warn,
+        _ => Tone::Bad,
+    };
+    let mut parts = Vec::new();
+    parts.extend(task.pointer("/ended_ms_ago").and_then(Value::as_i64).map(ago));
+    parts.extend(
+        task.pointer("/elapsed_ms")
+            .and_then(Value::as_u64)
+            .map(|ran| format!("ran {}", durations::whole(ran))),
+    );
+    parts.extend(
+        Some(text(task, "/usd")).filter(|usd| !matches!(*usd, "" | "0")).map(|usd| format!("${usd}")),
+    );
+    parts.extend(Some(text(task, "/code")).filter(|code| !code.is_empty()).map(|code| line(code, 40)));
+    row(task, colour.paint(tone, status), parts.join(", "))
+}
+
+fn sending(facts: &Value, colour: Colour) -> Vec<String> {
     let unanswered = list(facts, "/sending/unanswered").len();
-    lines.push(format!(
-        "sent from here: {} open, {} kept, {unanswered} unanswered",
+    let count = format!("{unanswered} unanswered");
+    let mut lines = vec![format!(
+        "{} {} open, {} kept, {}",
+        colour.paint(Tone::Bold, "sent from here"),
         number(facts, "/sending/open"),
         number(facts, "/sending/kept"),
-    ));
+        if unanswered > 0 { colour.paint(Tone::Bad, &count) } else { count },
+    )];
+    let rows: Vec<Vec<String>> = list(facts, "/sending/tasks")
+        .iter()
+        .map(|task| {
+            vec![
+                short(text(task, "/id")).to_owned(),
+                format!("to {}", text(task, "/to")),
+                text(task, "/standing").to_owned(),
+                format!("for {}", age(task, "/age_ms")),
+            ]
+        })
+        .collect();
+    lines.extend(indented(&rows));
     lines
 }
 
@@ -181,9 +281,10 @@ fn money(facts: &Value, colour: Colour) -> Vec<String> {
         };
         let committed = text(facts, &format!("/budget/{window}/committed"));
         lines.push(format!(
-            "{} {window} {} ${committed} of ${cap}",
+            "{} {window:<5} {} ${committed} of ${cap}{}",
             colour.paint(Tone::Bold, "budget"),
-            bar(committed, cap)
+            bar(committed, cap),
+            reserved(facts, window),
         ));
     }
     let action = text(facts, "/budget/action");
@@ -195,6 +296,14 @@ fn money(facts: &Value, colour: Colour) -> Vec<String> {
         lines.push(colour.paint(Tone::Warn, &format!("paid work is off until {until}")));
     }
     lines
+}
+
+/// What of it is only set aside.
+fn reserved(facts: &Value, window: &str) -> String {
+    match text(facts, &format!("/budget/{window}/reserved")) {
+        "" | "0" => String::new(),
+        reserved => format!(", ${reserved} of it reserved"),
+    }
 }
 
 #[cfg(test)]
