@@ -246,3 +246,24 @@ fn a_task_to_auto_goes_to_the_peer_that_can_take_it() {
     let none = cluster.a().try_send("auto", "true\n", &["--profile", "nowhere"]);
     assert!(none.err.contains("it has no such profile"), "{}", none.err);
 }
+
+/// A task that waits for its budget at the head of the queue must not keep the only place of its backend.
+#[test]
+fn a_task_that_waits_for_money_leaves_its_backends_place_to_the_next() {
+    let cluster = cluster();
+    cluster.b().configure(
+        "[backend.one]\nkind = \"local\"\nmax_parallel = 1\n[budget]\nrun_usd = \"100\"\nmonth_usd = \"100\"\nday_usd = \"1\"\n\
+         [profile.paid]\nagent = \"command\"\nargv = [\"/bin/sh\", \"-eu\"]\nbilling = \"metered\"\n\
+         max_cost_usd = \"2\"\novershoot_usd = \"1\"\n",
+    );
+    let _b = cluster.b().watch();
+    let paid = cluster.a().send("b", &note(&cluster, "paid"), &["--profile", "paid", "--priority", "high"]);
+    eventually("it waits for its day", || {
+        let shown = cluster.b().ctl(["show", &paid, "--json"]);
+        let shown: Value = serde_json::from_str(&shown.out).ok()?;
+        shown["wait_reason"].as_str().map(str::to_owned)
+    });
+    let free = cluster.a().send("b", &note(&cluster, "free"), &["--priority", "low"]);
+    cluster.answered(&free, "ok");
+    assert_eq!(cluster.runs.of("paid"), 0);
+}

@@ -385,38 +385,44 @@ pub(crate) fn lease(
         if launches.len() >= turn.free {
             break;
         }
-        if !takes_place(tx, &task.key, &mut places)? {
-            continue;
-        }
+        let Place::Free(backend) = place_of(tx, &task.key, &places)? else { continue };
+        let before = launches.len();
         contain(tx, failed, &task.key, |tx| {
             launches.extend(start_one(tx, home, task, &mut guards)?);
             Ok(())
         })?;
+        // One that waits for something else takes no place from those behind it.
+        if launches.len() > before
+            && let Some(left) = backend.and_then(|backend| places.get_mut(&backend))
+        {
+            *left = left.saturating_sub(1);
+        }
     }
     Ok(launches)
 }
 
-/// Takes a place of the task's backend, where that has a limit of its own. A task that then does not start gives it to
-/// nobody before the next pass.
-fn takes_place(
-    tx: &mut Tx<'_>,
-    key: &TaskKey,
-    places: &mut BTreeMap<String, usize>,
-) -> Result<bool, LedgerError> {
+/// Whether a task's backend takes one more attempt.
+enum Place {
+    /// It does; its name, where it has a limit of its own.
+    Free(Option<String>),
+    /// It does not.
+    Taken,
+}
+
+fn place_of(tx: &mut Tx<'_>, key: &TaskKey, places: &BTreeMap<String, usize>) -> Result<Place, LedgerError> {
     if places.is_empty() {
-        return Ok(true);
+        return Ok(Place::Free(None));
     }
-    let Some(recipe) = tx.recipe(key)?.and_then(|text| recipes::parse(&text)) else { return Ok(true) };
-    match places.get_mut(&recipe.backend) {
-        None => Ok(true),
+    let Some(recipe) = tx.recipe(key)?.and_then(|text| recipes::parse(&text)) else {
+        return Ok(Place::Free(None));
+    };
+    match places.get(&recipe.backend) {
+        None => Ok(Place::Free(None)),
         Some(0) => {
             note_wait(tx, key, &explain::backend_busy(&recipe.backend).line())?;
-            Ok(false)
+            Ok(Place::Taken)
         }
-        Some(left) => {
-            *left = left.saturating_sub(1);
-            Ok(true)
-        }
+        Some(_) => Ok(Place::Free(Some(recipe.backend))),
     }
 }
 

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dispatch_node::job::passed_on;
 use dispatch_node::tree::{MARK_VARIABLE, Scope, Tree};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
@@ -110,7 +111,7 @@ impl Run {
         Command::new(program)
             .args(args)
             .env_clear()
-            .envs(self.environment(|name| std::env::var_os(name)))
+            .envs(self.environment(passed_on))
             .current_dir("/")
             .stdin(self.stdin()?)
             .stdout(Stdio::null())
