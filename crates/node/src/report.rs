@@ -146,11 +146,17 @@ pub trait Explain: Error {
     }
 }
 
-/// The examples in a text that [`after_help`] made.
+/// The examples in a text that [`after_help`] or [`after_help_with`] made.
 #[must_use]
 pub fn examples_of(after_help: &str) -> Option<&str> {
-    let (_, rest) = after_help.split_once("Examples:\n")?;
-    Some(rest.split("\n\nExit codes:").next().unwrap_or(rest))
+    after_help.strip_prefix("Examples:\n")?.split("\n\n").next()
+}
+
+/// What stands between the examples and the exit codes in a text that [`after_help_with`] made.
+#[must_use]
+pub fn more_of(after_help: &str) -> Option<&str> {
+    let (_, rest) = after_help.split_once("\n\n")?;
+    Some(rest.split_once("\n\nExit codes:")?.0)
 }
 
 /// How a report is printed.

@@ -2,7 +2,7 @@
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
-use dispatch_node::report::{Exit, examples_of};
+use dispatch_node::report::{Exit, examples_of, more_of};
 use roff::{Inline, Roff, bold, italic, roman};
 
 use super::texts::{self, Entry};
@@ -23,14 +23,23 @@ pub(super) fn render(command: &Command) -> String {
     head(&mut page, command);
     options(&mut page, command);
     verbs(&mut page, command);
-    if let Some(examples) = command.get_after_help().map(ToString::to_string).as_deref().and_then(examples_of)
-    {
+    let below = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    if let Some(examples) = examples_of(&below) {
         section(&mut page, "EXAMPLES");
         verbatim(&mut page, examples);
     }
-    if let Some(text) = texts::json(name) {
-        section(&mut page, "JSON OUTPUT");
-        paragraphs(&mut page, text);
+    match (more_of(&below), texts::json(name)) {
+        (Some(more), _) => {
+            section(&mut page, "JSON OUTPUT");
+            let (head, members) = more.split_once('\n').unwrap_or((more, ""));
+            paragraphs(&mut page, head);
+            verbatim(&mut page, members);
+        }
+        (None, Some(text)) => {
+            section(&mut page, "JSON OUTPUT");
+            paragraphs(&mut page, text);
+        }
+        (None, None) => {}
     }
     section(&mut page, "EXIT STATUS");
     for exit in Exit::ALL {

@@ -136,7 +136,6 @@ pub(super) fn environment(page: &str) -> Vec<Entry> {
 /// What `--json` prints, for the pages of commands that have it. Members stay; new ones may be added.
 pub(super) fn json(page: &str) -> Option<&'static str> {
     Some(match page {
-        "dispatch-send" => SEND,
         "dispatch-ack" => ACK,
         "dispatchctl" => CTL,
         "dispatchctl-init" => INIT,
@@ -144,8 +143,6 @@ pub(super) fn json(page: &str) -> Option<&'static str> {
         "dispatchctl-list" => LIST,
         "dispatchctl-show" => SHOW,
         "dispatchctl-explain" => EXPLAIN,
-        "dispatchctl-wait" => WAIT,
-        "dispatchctl-result" => RESULT,
         "dispatchctl-cancel" | "dispatchctl-drain" | "dispatchctl-undrain" => {
             "One document with the member ok: what the watcher, or the other node, was asked and answered."
         }
@@ -229,27 +226,6 @@ A failure is one line on standard error:
 
 Its code is the exit status.";
 
-const SEND: &str = "\
-One document, also when waiting fails:
-
-  schema       1
-  task         the id
-  short        its last eight characters, as lists show it
-  lane         FROM-to-TO
-  seq          its number in the stream of what was sent from here
-  task_sha256  digest of the sealed bytes
-  inbox        the path to which it went
-  expires      from when on it must not start any more
-  notes        what a person should know: peer full, killswitch, …
-  status       with --wait: ok, verified, error, timeout, … as in
-               the result; no_answer, unverified or interrupted
-               where there is none that is believed
-  verified     with --wait: whether a result was believed
-  result       with --wait: the result as its receiver sealed it
-
-Without --wait, status, verified and result are null. A failure before the task exists is one line on standard error: \
-{\"error\": {\"code\", \"what\", \"task\", \"why\", \"help\"}}.";
-
 const ACK: &str = "\
 Without ID: one document with the members schema, waiting and unverified. Each entry of waiting has id, short, from, to, \
 created, expires, age_ms, profile, agent, permission_mode, workspace, workspace_path, backend, estimate_usd, ceiling_usd, gate \
@@ -297,14 +273,6 @@ One document: schema, node, at, paid_off_until; action (allow, throttle or block
 allow); windows (key, kind, name, reserved_usd, spent_usd, committed_usd, cap_usd, left_usd, resets_at, opened_at, closed_at, \
 closed_why), reservations (id, from, task, attempt, usd, made_at), holds (sender, tree, trip, since, why, next) and breakers \
 (profile, backend, is_open, failures, cause, open_until).";
-
-const WAIT: &str = "\
-One line for each task: task, status (as in the result, or why there is none), verified, result (as its receiver sealed it, \
-or null).";
-
-const RESULT: &str = "\
-The result as its receiver sealed it, byte for byte. Where what lies there is not believed: unverified (true), code, status \
-(as claimed).";
 
 const KILL: &str = "\
 One document: tripped (the file that was written), mode (halt or kill), seen (nodes that show it), not_seen, no_watcher.";
