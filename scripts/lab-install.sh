@@ -216,7 +216,7 @@ printf 'its configuration holds, its exit codes and its %s verbs are those of th
 title 'a newer release, while a task runs'
 out=$(on devbox "dispatch-send --to gpubox --request 'echo started >started; until [ -e \"$lab/gpubox/go\" ]; do sleep 0.1; done; echo went on'")
 id=${out%%$'\t'*}
-is_running() { on devbox "dispatchctl list --json" | grep -q . && on gpubox "dispatchctl list --state running --json" | grep -q "$id"; }
+is_running() { on gpubox "dispatchctl list --state running --json" >"$lab/said" && grep -q "$id" "$lab/said"; }
 until_true 'the task runs' is_running
 # Other bytes, the same program.
 for file in "$bins"/*; do printf 'newer' >>"$file"; done
@@ -225,7 +225,8 @@ grep -q '0 new, 5 replaced' "$lab/said" || fail 'the upgrade did not replace exa
 kill -0 "${watcher[gpubox]}" || fail 'the watcher did not live through the upgrade'
 on gpubox 'touch go'
 [ "$(on devbox "dispatchctl wait $id")" = 'went on' ] || fail 'the task did not live through the upgrade'
-on gpubox "scripts/install.sh --bins $bins" | grep -q '0 new, 0 replaced' || fail 'a second run is not idle'
+on gpubox "scripts/install.sh --bins $bins" >"$lab/said"
+grep -q '0 new, 0 replaced' "$lab/said" || fail 'a second run is not idle'
 
 title 'pages, completions and units'
 prefix=$lab/gpubox/.local
