@@ -90,8 +90,8 @@ fn a_metered_engine_is_gated_run_by_its_template_and_paid_by_its_time() {
     let result = cluster.answered(&id, "ok");
     assert_eq!(result["backend"], json!({"name": "cloud", "kind": "cloud_worker"}));
     assert!(result["final_text"].as_str().unwrap().contains(&format!("[--image=cuda-12][{id}][--wait]")));
-    // (100 s + 60 s) x (0.001 + 4 x 0.0000025) were set aside, and what is paid is the time it took and the tail.
-    assert_eq!(result["cost"]["reserved_usd"], "0.1616", "{result:#}");
+    // (100 s + 30 s to end it + 60 s) x (0.001 + 4 x 0.0000025) were set aside; paid is the time it took and the tail.
+    assert_eq!(result["cost"]["reserved_usd"], "0.1919", "{result:#}");
     assert_eq!(result["cost"]["basis"], "derived");
     let seconds = result["elapsed_ms"].as_u64().unwrap().div_ceil(1_000) + 60;
     let micros = seconds * 1_010;

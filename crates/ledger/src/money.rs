@@ -139,8 +139,9 @@ impl Reader {
     /// The ledger cannot be read.
     pub fn runs_opened(&self, sender: &NodeName, since: Timestamp) -> Result<u32, LedgerError> {
         let sql = "SELECT count(*) FROM windows
-                   WHERE substr(key, 1, length(?1)) = ?1 AND key NOT LIKE '%@day' AND opened_at >= ?2";
-        let params = (format!("run:{sender}/"), since.unix_ms());
+                   WHERE key >= ?1 AND key < ?2 AND key NOT LIKE '%@day' AND opened_at >= ?3";
+        // `0` is the character behind `/`: a range of the index, not a look at every window.
+        let params = (format!("run:{sender}/"), format!("run:{sender}0"), since.unix_ms());
         Ok(self.one("count the runs", sql, params, |row| row.get(0))?.unwrap_or(0))
     }
 

@@ -8,6 +8,7 @@ use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
 
 use crate::config::Config;
 use crate::files::{FileError, read_limited};
+use crate::report::one_line;
 
 /// Files that are read; what lies beyond them answers for nobody.
 const FILES_MAX: usize = 256;
@@ -21,7 +22,7 @@ pub struct StandingFile {
     pub bytes: Vec<u8>,
 }
 
-/// Every file, in the order of their names; none where there is no directory. One that cannot be read answers for nobody.
+/// Every file, those whose names come last first; none where there is no directory. One that cannot be read answers for nobody.
 ///
 /// # Errors
 /// The directory cannot be listed.
@@ -34,12 +35,22 @@ pub fn files(config: &Config) -> Result<Vec<StandingFile>, FileError> {
     };
     let mut paths: Vec<PathBuf> =
         listing.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_one(path)).collect();
-    paths.sort_unstable();
+    // The newest first, as `dispatch-ack --standing` names them: what is beyond the limit has most likely expired.
+    paths.sort_unstable_by(|left, right| right.cmp(left));
+    if paths.len() > FILES_MAX {
+        tracing::warn!(dir = %dir.display(), read = FILES_MAX, "more standing approvals than are read: remove old ones");
+    }
     paths.truncate(FILES_MAX);
     let limit = u64::try_from(SMALL_ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
     Ok(paths
         .into_iter()
-        .filter_map(|path| read_limited(&path, limit).ok().map(|bytes| StandingFile { path, bytes }))
+        .filter_map(|path| match read_limited(&path, limit) {
+            Ok(bytes) => Some(StandingFile { path, bytes }),
+            Err(error) => {
+                tracing::warn!(error = %one_line(&error), "a standing approval cannot be read and answers for nobody");
+                None
+            }
+        })
         .collect())
 }
 

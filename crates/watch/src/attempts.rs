@@ -23,6 +23,9 @@ const ENDING_MS: i64 = 20 * SECOND_MS;
 /// One tick of `/proc/<pid>/stat`: the kernel shows hundredths of a second whatever it counts in.
 const TICK_MS: i64 = 10;
 
+/// Attempts that are remembered as told to be near their ceiling.
+const TOLD_NEAR_MAX: usize = 1_024;
+
 /// A shorter attempt is not worth a transaction that says it runs: the one that settles it says so too.
 pub(crate) const START_NOTED_AFTER_MS: i64 = 200;
 
@@ -89,6 +92,10 @@ impl Executors {
     /// Remembers that it was told that an attempt's ceiling is near.
     pub(crate) fn told_near(&mut self, epoch: u64) {
         self.told_near.insert(epoch);
+        // Epochs grow: the lowest are long over. One that is asked about again finds its entry in the audit.
+        while self.told_near.len() > TOLD_NEAR_MAX {
+            self.told_near.pop_first();
+        }
     }
 
     fn is_told_near(&self, epoch: u64) -> bool {

@@ -26,6 +26,7 @@ use crate::alerts::{self, Alert};
 use crate::budget;
 use crate::home::Home;
 use crate::recipes;
+use crate::routing::{self, Routed};
 
 /// Whether anything paid of a sender may start.
 pub(crate) fn paid_work(tx: &Tx<'_>, sender: &NodeName) -> Result<PaidWork, LedgerError> {
@@ -149,7 +150,9 @@ pub(crate) fn note_request(
         tasks_per_hour_of_tree: tx.tasks_of_tree(task.root(), since)?.saturating_add(1),
         ..VelocityFacts::default()
     };
-    if profile.billing == Billing::Metered {
+    let routed = routing::route(&home.config, task);
+    let billing = routed.as_ref().and_then(Routed::route).map_or(profile.billing, |route| route.billing());
+    if billing == Billing::Metered {
         let content = content_of(task);
         tx.note_paid_request(&task.from, content)?;
         facts.identical_requests = tx.same_requests(&task.from, content, since)?;

@@ -5,6 +5,9 @@ use dispatch_node::job::{JobDir, NearCeiling};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::home::Home;
+use crate::telling::{self, Telling};
+
 /// The kind of the audit entry.
 const KIND: &str = "near_ceiling";
 
@@ -21,7 +24,12 @@ pub(crate) fn seen(job: &JobDir, epoch: u64) -> Option<NearCeiling> {
 }
 
 /// Audits it, unless the chain has it already: a watcher that died may have told it before.
-pub(crate) fn note(tx: &mut Tx<'_>, key: &TaskKey, near: &NearCeiling) -> Result<Told, LedgerError> {
+pub(crate) fn note(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    key: &TaskKey,
+    near: &NearCeiling,
+) -> Result<Told, LedgerError> {
     let is_it = |line: Line| line.kind == KIND && line.epoch == Some(near.epoch);
     let known = tx.audit_of_task(key)?;
     if known.iter().any(|line| serde_json::from_str::<Line>(&line.line).is_ok_and(is_it)) {
@@ -29,6 +37,14 @@ pub(crate) fn note(tx: &mut Tx<'_>, key: &TaskKey, near: &NearCeiling) -> Result
     }
     let data = json!({"usd": near.usd.to_string(), "ceiling_usd": near.ceiling_usd.to_string()});
     tx.audit(&Entry::of(KIND).task(key).epoch(near.epoch).data(data))?;
+    let text = format!(
+        "a task from {} has spent {} of the {} USD it may cost",
+        key.from, near.usd, near.ceiling_usd
+    );
+    Telling::of(telling::Kind::Spend, format!("{KIND}/{key}/{}", near.epoch), text)
+        .help(format!("it is ended at its ceiling; dispatchctl cancel {} ends it now", key.id))
+        .task(key.id, &key.from, &home.node)
+        .make(tx, home)?;
     Ok(Told::Now)
 }
 

@@ -183,7 +183,7 @@ impl Rules<'_> {
             contain(tx, failed, key, |tx| tx.mark_started(*epoch, *at))?;
         }
         for (key, near) in &seen.looked.near {
-            contain(tx, failed, key, |tx| near::note(tx, key, near).map(drop))?;
+            contain(tx, failed, key, |tx| near::note(tx, self.home, key, near).map(drop))?;
             told_near.push(near.epoch);
         }
         for ended in &seen.looked.ended {
@@ -323,7 +323,9 @@ impl Node {
         };
         match self.ledger.write(fence, now, |tx| rules.apply(tx, seen, &learned)) {
             Ok(after) => {
-                self.reviewed_hour = Some(guards::hour_of(now)).filter(|_| may_act);
+                // Under a clock that cannot be believed nothing was reviewed.
+                let reviewed = may_act && !self.home.clock_suspect;
+                self.reviewed_hour = Some(guards::hour_of(now)).filter(|_| reviewed);
                 Ok(after)
             }
             Err(error) => {

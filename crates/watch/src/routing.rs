@@ -74,7 +74,10 @@ impl Route<'_> {
         BackendFacts {
             is_local: self.backend.kind() == BackendKind::Local,
             billing: self.backend.billing,
-            machine: self.backend.machine.map(|machine| for_seconds(machine, timeout_s)),
+            machine: self
+                .backend
+                .machine
+                .map(|machine| for_seconds(machine, timeout_s.saturating_add(ENDING_S))),
         }
     }
 
@@ -144,6 +147,9 @@ impl Route<'_> {
     }
 }
 
+/// What a run may take beyond its time-out: the ladder that ends its tree, what is left of that, and a begun second.
+const ENDING_S: u64 = 30;
+
 fn for_seconds(machine: MachineUse, seconds: u64) -> MachineUse {
     MachineUse { max_runtime_s: i64::try_from(seconds).unwrap_or(i64::MAX), ..machine }
 }
@@ -167,7 +173,8 @@ fn machine_of(price: &MachinePrice, seconds: u64) -> Option<MachineUse> {
 
 /// What the backend of a stored recipe is to admission.
 pub(crate) fn facts_of(recipe: &Recipe) -> BackendFacts {
-    let machine = recipe.machine.as_ref().and_then(|price| machine_of(price, recipe.limits.timeout_s));
+    let longest_s = recipe.limits.timeout_s.saturating_add(ENDING_S);
+    let machine = recipe.machine.as_ref().and_then(|price| machine_of(price, longest_s));
     BackendFacts {
         is_local: recipe.backend_kind == BackendKind::Local.as_str(),
         billing: if recipe.machine.is_some() { Billing::Metered } else { Billing::Free },

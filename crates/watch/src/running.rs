@@ -156,7 +156,10 @@ fn cost_of(
         };
         return Ok((Some(cost.usd), basis));
     }
-    if let Some(cost) = machine_cost(tx, row, outcome)? {
+    // Only a client that came to its own good end says that nothing goes on elsewhere.
+    if outcome.status == OutcomeStatus::Ok
+        && let Some(cost) = machine_cost(tx, row, outcome)?
+    {
         return Ok((Some(cost), CostBasis::Derived));
     }
     let (reserved, metered) = (reserved(tx, row)?, outcome.metered.as_ref().map(|metered| metered.usd));

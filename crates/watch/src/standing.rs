@@ -3,6 +3,8 @@
 use dispatch_core::explain;
 use dispatch_core::policy::admission::Cost;
 use dispatch_core::policy::lifecycle::{TaskEvent, TaskState};
+use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::routing::BackendKind;
 use dispatch_core::policy::standing::{StandingAnswer, StandingQuestion, StandingUsed, ask};
 use dispatch_core::protocol::accept::{Me, Verdict, accept_standing};
 use dispatch_core::protocol::approvers::Approvers;
@@ -17,6 +19,7 @@ use serde_json::json;
 
 use crate::ending::{End, finish};
 use crate::home::Home;
+use crate::routing::{self, Route, Routed};
 use crate::running::{self, Reserved};
 
 /// A yes that would be used.
@@ -73,6 +76,17 @@ fn said_yes(
             return Ok(Vec::new());
         }
     };
+    // A standing approval names a profile and a workspace and nothing of where that runs: it answers for this node's own
+    // agent of that very profile, and for nothing that goes further.
+    let routed = routing::route(&home.config, task);
+    let is_here =
+        |route: Route<'_>| route.name == &task.profile && route.backend.kind() == BackendKind::Local;
+    if !routed.as_ref().and_then(Routed::route).is_some_and(is_here) {
+        return Ok(Vec::new());
+    }
+    let Some(estimate_usd) = of_all_attempts(cost.estimate_usd, task.max_attempts) else {
+        return Ok(Vec::new());
+    };
     let me = Me { cluster: home.cluster, node: &home.node, now: tx.now() };
     let approvers = Approvers::parse(&home.approvers);
     let of_profile = home.config.profiles.get(&task.profile).and_then(|profile| profile.workspace.as_ref());
@@ -81,7 +95,7 @@ fn said_yes(
         profile: &task.profile,
         workspace: task.workspace.as_ref().or(of_profile),
         require_dangerous: task.require_dangerous,
-        estimate_usd: cost.estimate_usd,
+        estimate_usd,
         now: tx.now(),
     };
     let mut yes: Vec<Yes> = Vec::new();
@@ -105,4 +119,11 @@ fn said_yes(
         }
     }
     Ok(yes)
+}
+
+/// What all attempts together may cost: each of them reserves anew, and no approval is asked again. The outer `None`: too
+/// much to be counted.
+fn of_all_attempts(estimate: Option<Usd>, attempts: u32) -> Option<Option<Usd>> {
+    let Some(one) = estimate else { return Some(None) };
+    (0..attempts.max(1)).try_fold(Usd::ZERO, |sum, _| sum.checked_add(one)).map(Some)
 }

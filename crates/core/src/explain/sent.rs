@@ -287,7 +287,7 @@ impl Sent {
             Who::Sender,
             Explanation::new(
                 "may or may not have been taken",
-                "its id stood on the lane before it was published, and its receiver speaks version 2 and would run it again",
+                "its receiver speaks version 2 and would run it again, and its id stood on the lane before it was published, or it was kept until its time was over",
                 "look on the receiver whether it ran; if it did not: `dispatchctl retry --force`",
             ),
         )

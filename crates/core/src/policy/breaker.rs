@@ -152,12 +152,19 @@ pub enum Stand {
     Open(Opened),
 }
 
+fn is_wall(opened: &Opened, now: Timestamp) -> bool {
+    opened.cause == BreakerCause::QuotaWall && opened.until > now
+}
+
 impl Breaker {
     /// The breaker after an attempt ended.
     #[must_use]
     pub fn apply(self, event: BreakerEvent, now: Timestamp, limits: &BreakerLimits) -> Breaker {
         match event {
-            BreakerEvent::Succeeded => Breaker::default(),
+            // One that began before the wall says nothing about it: only its reset does.
+            BreakerEvent::Succeeded => {
+                Breaker { failures: 0, opened: self.opened.filter(|opened| is_wall(opened, now)) }
+            }
             BreakerEvent::Failed => {
                 let failures = self.failures.saturating_add(1);
                 let opens = limits.failure_threshold > 0
@@ -272,5 +279,16 @@ mod tests {
         let breaker = (0..100)
             .fold(Breaker::default(), |breaker, _| breaker.apply(BreakerEvent::Failed, at(0), &limits));
         assert_eq!(breaker.stand(at(0)), Stand::Closed);
+    }
+
+    /// An attempt that began before the wall was hit and ends well after it.
+    #[test]
+    fn a_success_does_not_tear_down_a_wall_before_its_reset() {
+        let (now, limits) = (Timestamp::from_unix_ms(1_000_000), BreakerLimits::default());
+        let reset = now.plus_ms(4 * 3_600_000);
+        let walled = Breaker::default().apply(BreakerEvent::Walled { resets_at: Some(reset) }, now, &limits);
+        let after = walled.apply(BreakerEvent::Succeeded, now.plus_ms(2_000), &limits);
+        assert!(matches!(after.stand(now.plus_ms(3_000)), Stand::Open(opened) if opened.until == reset));
+        assert_eq!(after.apply(BreakerEvent::Succeeded, reset, &limits), Breaker::default());
     }
 }

@@ -107,19 +107,25 @@ fn retry(args: &Args, config: &Config, first: &SentTask, context: &Context) -> R
 /// Why the first task may still run; `None` when it is over, as far as anybody can know.
 fn may_still_run(config: &Config, first: &SentTask) -> Result<Option<String>, Report> {
     let record = &first.record;
-    if record.answered.is_some() || record.unanswered_at.is_some() || clock::now() >= record.answer_by {
+    if record.answered.is_some() {
         return Ok(None);
     }
     if record.place == RecordPlace::Outbox {
         return Ok(Some("the first one is kept here and still goes out".to_owned()));
     }
+    if record.unanswered_at.is_some() || clock::now() >= record.answer_by {
+        return Ok(None);
+    }
     if record.unknown {
-        return Ok(Some("the first one may have run: its id stood on the lane already".to_owned()));
+        return Ok(Some("the first one may have run: its id stood on the lane already, or it was kept until its time was over".to_owned()));
     }
     // Nobody may have looked for its answer since it came.
     let again = SentTask { outgoing: first.outgoing.clone(), record: record.clone() };
     match answer::look(config, &Found::Sent(Box::new(again)))? {
-        answer::Answering::Verified(_) | answer::Answering::Unsigned(_) => Ok(None),
+        answer::Answering::Verified(_) => Ok(None),
+        answer::Answering::Unsigned(_) => {
+            Ok(Some("only an answer that nobody signed says that the first one ended".to_owned()))
+        }
         answer::Answering::Unverified { .. } | answer::Answering::None => {
             Ok(Some("the first one may still run: it has no result yet".to_owned()))
         }
@@ -253,9 +259,12 @@ fn sealed(desk: &Desk, task: &Task) -> Result<Sealed, Report> {
 }
 
 fn kept(desk: &Desk, id: TaskId, why: Report) -> Report {
+    let who = desk.who_flushes();
+    if desk.flat.is_some() {
+        return why.help(format!("kept as {id}: it goes out {who}; do not send it again"));
+    }
     why.help(format!(
-        "kept as {id}: it goes out {}; do not send it again; dispatchctl cancel {id} takes it back",
-        desk.who_flushes()
+        "kept as {id}: it goes out {who}; do not send it again; dispatchctl cancel {id} takes it back"
     ))
 }
 

@@ -2,6 +2,7 @@
 //! section 9).
 
 use dispatch_core::protocol::names::{Lane, TaskId};
+use dispatch_core::protocol::time::Timestamp;
 use dispatch_spool::{Area, Dir, ErrorKind, File, LIST_ENTRIES_MAX, ListingEnd, Name, Share};
 
 use super::error::OutgoingError;
@@ -24,7 +25,14 @@ enum Shown {
 
 /// Publishes a flat task if its id stands nowhere on the lane. What stands in the inbox already is looked at: my own bytes
 /// are there because an earlier try did get them there.
-pub(super) fn deliver(share: &dyn Share, lane: &Lane, record: &Record) -> Result<Delivered, OutgoingError> {
+///
+/// One whose time is over is never published: the kit knows no such time and would run it however late it comes.
+pub(super) fn deliver(
+    share: &dyn Share,
+    lane: &Lane,
+    record: &Record,
+    now: Timestamp,
+) -> Result<Delivered, OutgoingError> {
     let file = File::inbox(lane, record.id);
     match shown(share, lane, record.id)? {
         Shown::Elsewhere => return Ok(Delivered::Unknown),
@@ -33,6 +41,7 @@ pub(super) fn deliver(share: &dyn Share, lane: &Lane, record: &Record) -> Result
             let is_mine = share.read(&file, limit).is_ok_and(|bytes| bytes == record.envelope);
             return Ok(if is_mine { Delivered::Published } else { Delivered::Unknown });
         }
+        Shown::Nowhere if now >= record.expires => return Ok(Delivered::Unknown),
         Shown::Nowhere => {}
     }
     match share.publish_once(&file, &record.envelope) {

@@ -59,7 +59,7 @@ impl Mailbox<'_> {
     /// cancelled, and its position in the stream is filled.
     pub(super) fn deliver(&self, lane: &Lane, record: &Record) -> Result<Delivered, OutgoingError> {
         if record.is_flat() {
-            return flat::deliver(self.share, lane, record);
+            return flat::deliver(self.share, lane, record, self.now);
         }
         if let Some(control) = &record.cancel
             && self.publish::<Control>(lane, &File::cancel(lane, record.id), control)? != Delivered::Published

@@ -81,8 +81,8 @@ impl Facts<'_> {
                 told.push(self.waiting()?.told());
                 told.extend(self.node_holds()?.iter().map(Standing::told));
             }
-            TaskState::Queued => limit = self.queued(&mut told)?,
-            TaskState::Running => limit = self.running(&mut told)?,
+            TaskState::Queued if self.row.open_epoch.is_none() => limit = self.queued(&mut told)?,
+            TaskState::Queued | TaskState::Running => limit = self.running(&mut told)?,
             // Their status is written with them; without one they say what their state alone can.
             TaskState::Succeeded | TaskState::Failed | TaskState::Rejected => {
                 told.push(explain::passing(self.row.state));
@@ -278,7 +278,8 @@ impl Facts<'_> {
 
     /// Whether every place is taken, and how many go first.
     fn behind(&self) -> Result<Option<Standing>, LedgerError> {
-        let running = self.ledger.open_attempts()?.len();
+        let open = self.ledger.open_attempts()?;
+        let running = open.len();
         let places = self.config.exec.max_parallel;
         if running < usize::try_from(places).unwrap_or(usize::MAX) {
             return Ok(None);
@@ -287,7 +288,8 @@ impl Facts<'_> {
             .ledger
             .whole_queue()?
             .into_iter()
-            .filter(|task| task.stop.is_none())
+            // One whose attempt is leased has its place already, though its start is not noted yet.
+            .filter(|task| task.stop.is_none() && open.iter().all(|attempt| attempt.key != task.key))
             .map(|task| Candidate {
                 key: task.key,
                 priority: task.priority,
