@@ -222,3 +222,37 @@ fn a_standing_approval_that_was_revoked_or_whose_author_is_gone_answers_nothing(
     assert!(result.is_none(), "it was taken back");
     drop(cluster.a().ctl(["cancel", &revoked]).ok());
 }
+
+/// Each attempt reserves anew and nobody is asked again, so what is allowed once must hold all of them.
+#[test]
+fn a_standing_approval_answers_for_all_attempts_together() {
+    let cluster = cluster();
+    paid(&cluster);
+    let key = cluster.b().approver("ann");
+    let _b = cluster.b().watch();
+    let _id = standing(&cluster, &key, "9");
+    let (often, result) = asked(&cluster, "often", &["--max-attempts", "5"]);
+    assert!(result.is_none(), "five attempts may cost more than it allows");
+    drop(cluster.a().ctl(["cancel", &often]).ok());
+    let (_, result) = asked(&cluster, "once", &[]);
+    assert!(result.is_some());
+}
+
+/// It was signed for a profile on this node; what runs elsewhere, or as another profile, nobody signed for.
+#[test]
+fn a_standing_approval_does_not_answer_for_another_profiles_agent() {
+    let cluster = cluster();
+    paid(&cluster);
+    cluster.b().configure(
+        "[exec]\nallow_sdk = true\n[backend.plain]\nkind = \"local\"\ntools = [\"make\"]\n\
+         [backend.api]\nkind = \"sdk\"\nprofile = \"free\"\ntools = [\"search\"]\n",
+    );
+    let key = cluster.b().approver("ann");
+    let _b = cluster.b().watch();
+    let _id = standing(&cluster, &key, "9");
+    let (far, result) = asked(&cluster, "far", &["--allow-sdk", "--needs-tool", "search"]);
+    assert!(result.is_none(), "it would run as the profile of the backend");
+    drop(cluster.a().ctl(["cancel", &far]).ok());
+    let (_, result) = asked(&cluster, "near", &["--needs-tool", "make"]);
+    assert!(result.is_some());
+}
