@@ -180,7 +180,7 @@ fn with_agent(file: &str, code: i32) -> (Cluster, Watcher) {
     cluster.b().configure(&format!(
         "[budget]\nrun_usd = \"50\"\nmonth_usd = \"50\"\n\
          [profile.coder]\nagent = \"claude\"\nargv = [{program:?}]\npermission_mode = \"acceptEdits\"\n\
-         billing = \"metered\"\nmax_cost_usd = \"2\"\novershoot_usd = \"2\"\n"
+         billing = \"metered\"\nmax_cost_usd = \"2\"\novershoot_usd = \"15\"\n"
     ));
     let watcher = cluster.b().watch();
     (cluster, watcher)
