@@ -4,7 +4,7 @@ use dispatch_core::explain;
 use dispatch_core::policy::hold::Hold;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::safeguards::SpendAction;
-use dispatch_core::policy::window::{Balance, Caps, Day, Month, WindowKey};
+use dispatch_core::policy::window::{Balance, Caps, Day, Month, Window, WindowKey};
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{BreakerRow, HoldRow, ReadLedger, ReservationRow, StandingRow, WindowRow};
 use dispatch_node::config::Config;
@@ -47,6 +47,8 @@ pub(super) fn gather(
         "schema": 1,
         "node": config.node.as_str(),
         "at": now.to_string(),
+        "off_by": Window::ALL.into_iter().filter(|of| caps.get(*of).is_some_and(|cap| !cap.is_positive()))
+            .map(explain::cap_name).collect::<Vec<_>>(),
         "paid_off_until": meta.paid_off_until.filter(|until| now < *until).map(|at| at.to_string()),
         "action": review.as_ref().map_or(SpendAction::Allow, |row| row.action).as_str(),
         "since": review.as_ref().map(|row| row.at.to_string()),

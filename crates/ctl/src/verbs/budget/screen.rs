@@ -48,6 +48,11 @@ pub(super) fn lines(facts: &Value, colour: Colour) -> Vec<String> {
 fn standing(facts: &Value, colour: Colour) -> String {
     let (action, since) = (text(facts, "action"), text(facts, "since"));
     let reason = facts.pointer("/alert/reason").and_then(Value::as_str).unwrap_or_default();
+    let off: Vec<&str> = list(facts, "off_by").iter().filter_map(Value::as_str).collect();
+    if !off.is_empty() {
+        let off = off.join(" and ");
+        return colour.paint(Tone::Warn, &format!("paid work is off: set {off} under [budget] above 0"));
+    }
     let because = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
     match action {
         "block" => colour
@@ -110,4 +115,20 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 
 fn short(id: &str) -> String {
     id.get(id.len().saturating_sub(8)..).unwrap_or(id).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn caps_of_nothing_are_told_as_paid_work_that_is_off() {
+        let told = |off: Value| standing(&json!({"action": "allow", "off_by": off}), Colour::Off);
+        assert_eq!(
+            told(json!(["run_usd", "month_usd"])),
+            "paid work is off: set run_usd and month_usd under [budget] above 0"
+        );
+        assert_eq!(told(json!([])), "paid work is allowed within the caps");
+    }
 }
