@@ -52,7 +52,7 @@ fn a_task_signed_its_way_waits_runs_and_is_answered_in_its_flat_form() {
     }
     // This node's own books hold it like any other.
     let own = json_of(&cluster.b().ctl(["result", &id, "--json"]).ok());
-    assert_eq!((own["status"].as_str(), own["decided_by"].clone()), (Some("ok"), json!(["ann"])));
+    assert_eq!((own["status"].as_str(), own["result"]["decided_by"].clone()), (Some("ok"), json!(["ann"])));
     let shown = cluster.b().ctl(["show", &id]).ok();
     assert!(shown.out.contains("did grüße") || shown.out.contains("grüße"), "{}", shown.out);
     check::audit_verifies(cluster.b());
@@ -83,7 +83,7 @@ fn an_empty_ack_counts_for_such_a_peer_where_it_is_allowed_and_is_audited_as_suc
     kit.answered(&id, "ok");
     eventually("the audit says what it was", || cluster.audited("b", "legacy_unsigned_ack"));
     let own = json_of(&cluster.b().ctl(["result", &id, "--json"]).ok());
-    assert_eq!(own["decided_by"], json!(["unsigned ack"]));
+    assert_eq!(own["result"]["decided_by"], json!(["unsigned ack"]));
     assert_eq!((cluster.runs.of("acked"), cluster.runs.of("of a")), (1, 0));
 }
 
@@ -147,7 +147,9 @@ fn a_task_sent_to_it_is_one_its_kit_runs_and_its_answer_settles_nothing() {
     let taken = cluster.b().ctl(["wait", &id, "--accept-unverified"]).ok();
     assert!(taken.err.contains("nobody signed it"), "{taken:?}");
     let result = cluster.b().ctl(["result", &id, "--json"]);
-    assert_eq!((result.code, json_of(&result)["unverified"].clone()), (65, json!(true)));
+    let document = json_of(&result);
+    assert_eq!((result.code, &document["verified"]), (65, &json!(false)));
+    assert_eq!(document["result"]["status"], "ok", "{document:#}");
     let shown = json_of(&cluster.b().ctl(["show", &id, "--json"]).ok());
     assert_eq!((shown["version"].as_i64(), shown["standing"].as_str()), (Some(2), Some("sent")));
     assert_eq!((&shown["result"], &shown["unverified_result"]["status"]), (&json!(null), &json!("ok")));

@@ -41,7 +41,7 @@ fn answered(sender: &Node, id: &str) -> String {
     eventually(&format!("an answer to {id}"), || {
         let result = sender.ctl(["result", id, "--json"]);
         let result: Value = serde_json::from_str(&result.out).ok()?;
-        let believed = result["unverified"].is_null();
+        let believed = result["verified"] == true;
         result["status"].as_str().filter(|_| believed).map(str::to_owned)
     })
 }
