@@ -13,6 +13,7 @@ use rusqlite::Row;
 use crate::column::{get, get_opt, usd};
 use crate::error::LedgerError;
 use crate::reader::Reader;
+use crate::tasks::{TaskKey, read_key};
 use crate::tx::Tx;
 
 /// A breaker that is not as new.
@@ -151,14 +152,15 @@ impl Reader {
         self.count("count paid attempts", sql, ())
     }
 
-    /// Attempts of a profile that are leased and not ended.
+    /// Tasks of a profile of which an attempt is leased and not ended.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn open_attempts_of(&self, profile: &str) -> Result<u32, LedgerError> {
-        let sql = "SELECT count(*) FROM attempts JOIN tasks ON tasks.n = attempts.task
+    pub fn running_of(&self, profile: &str) -> Result<Vec<TaskKey>, LedgerError> {
+        let sql =
+            "SELECT sender, id FROM attempts INDEXED BY attempts_open JOIN tasks ON tasks.n = attempts.task
                    WHERE attempts.state IN ('leased', 'started') AND tasks.profile = ?1";
-        self.count("count a profile's attempts", sql, [profile])
+        self.all("read what runs of a profile", sql, [profile], read_key)
     }
 
     fn count(&self, op: &'static str, sql: &str, params: impl rusqlite::Params) -> Result<u32, LedgerError> {

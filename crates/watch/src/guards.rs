@@ -1,7 +1,7 @@
 //! The safeguards at work (policy section 2): what the ledger's figures come to, what that holds back, and what people are
 //! told of it. Everything is computed inside the pass's transaction and kept in the ledger, so a restart changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dispatch_core::explain;
 use dispatch_core::policy::admission::{self, Billing, PaidWork};
@@ -313,7 +313,8 @@ pub(crate) struct Guards {
     /// Those that opened, by profile and backend.
     breakers: Vec<BreakerRow>,
     paid_running: u64,
-    running: BTreeMap<String, u64>,
+    /// Attempts that run behind each of them.
+    running: BTreeMap<(String, String), u64>,
 }
 
 impl Guards {
@@ -326,8 +327,11 @@ impl Guards {
             running: BTreeMap::new(),
         };
         guards.breakers.retain(|row| row.breaker.opened.is_some());
-        for row in &guards.breakers {
-            guards.running.insert(row.profile.clone(), tx.open_attempts_of(&row.profile)?.into());
+        let profiles: BTreeSet<String> = guards.breakers.iter().map(|row| row.profile.clone()).collect();
+        for profile in profiles {
+            for key in tx.running_of(&profile)? {
+                guards.note_running(profile.clone(), backend_of(tx, &key)?);
+            }
         }
         Ok(guards)
     }
@@ -354,14 +358,12 @@ impl Guards {
         if let Some(hold) = self.by_hand(task) {
             return Ok(Some(hold));
         }
-        let running = Running {
-            of_profile: self.running.get(&task.profile).copied().unwrap_or(0),
-            paid: self.paid_running,
-        };
-        if self.breakers.iter().any(|row| row.profile == task.profile) {
-            let backend = backend_of(tx, &task.key)?;
+        let mut running = Running { behind_breaker: 0, paid: self.paid_running };
+        if self.is_watched(&task.profile) {
+            let place = (task.profile.clone(), backend_of(tx, &task.key)?);
+            running.behind_breaker = self.running.get(&place).copied().unwrap_or(0);
             let mut rows = self.breakers.iter();
-            let row = rows.find(|row| row.profile == task.profile && row.backend == backend);
+            let row = rows.find(|row| row.profile == place.0 && row.backend == place.1);
             let held = row.and_then(|row| hold::by_breaker(&row.breaker, &task.profile, running, tx.now()));
             if held.is_some() {
                 return Ok(held);
@@ -387,11 +389,23 @@ impl Guards {
     }
 
     /// Counts a task that starts.
-    pub(crate) fn note_start(&mut self, task: &QueuedTask) {
+    pub(crate) fn note_start(&mut self, tx: &Tx<'_>, task: &QueuedTask) -> Result<(), LedgerError> {
         if task.billing == Billing::Metered {
             self.paid_running = self.paid_running.saturating_add(1);
         }
-        let of_profile = self.running.entry(task.profile.clone()).or_default();
-        *of_profile = of_profile.saturating_add(1);
+        if self.is_watched(&task.profile) {
+            self.note_running(task.profile.clone(), backend_of(tx, &task.key)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a breaker of the profile is open on some backend.
+    fn is_watched(&self, profile: &str) -> bool {
+        self.breakers.iter().any(|row| row.profile == profile)
+    }
+
+    fn note_running(&mut self, profile: String, backend: String) {
+        let count = self.running.entry((profile, backend)).or_default();
+        *count = count.saturating_add(1);
     }
 }

@@ -447,7 +447,7 @@ fn start_one(
         Reserved::Yes => {
             let launch = lease_one(tx, key)?;
             if launch.is_some() {
-                guards.note_start(task);
+                guards.note_start(tx, task)?;
             }
             Ok(launch)
         }

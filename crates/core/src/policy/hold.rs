@@ -43,18 +43,18 @@ pub enum Hold {
 /// What runs already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Running {
-    /// Attempts of the same profile.
-    pub of_profile: u64,
+    /// Attempts of the same profile on the same backend: those that one breaker stands before.
+    pub behind_breaker: u64,
     /// Paid attempts of this node.
     pub paid: u64,
 }
 
-/// Whether a profile's breaker lets one more attempt start.
+/// Whether the breaker of a profile and backend lets one more attempt start.
 #[must_use]
 pub fn by_breaker(breaker: &Breaker, profile: &str, running: Running, now: Timestamp) -> Option<Hold> {
     match breaker.stand(now) {
         Stand::Closed => None,
-        Stand::HalfOpen if running.of_profile == 0 => None,
+        Stand::HalfOpen if running.behind_breaker == 0 => None,
         Stand::HalfOpen => Some(Hold::Probing { profile: profile.to_owned() }),
         Stand::Open(opened) => Some(Hold::BreakerOpen { profile: profile.to_owned(), opened }),
     }
@@ -80,13 +80,13 @@ mod tests {
         assert!(matches!(by_breaker(&breaker, "x", idle, now), Some(Hold::BreakerOpen { .. })));
         let later = now.plus_ms(limits.cooldown_ms);
         assert_eq!(by_breaker(&breaker, "x", idle, later), None);
-        let one = Running { of_profile: 1, paid: 1 };
+        let one = Running { behind_breaker: 1, paid: 1 };
         assert_eq!(by_breaker(&breaker, "x", one, later), Some(Hold::Probing { profile: "x".to_owned() }));
     }
 
     #[test]
     fn a_throttled_node_runs_one_paid_task_at_a_time() {
-        assert_eq!(by_throttle(Running { of_profile: 3, paid: 0 }), None);
-        assert_eq!(by_throttle(Running { of_profile: 0, paid: 1 }), Some(Hold::OneAtATime));
+        assert_eq!(by_throttle(Running { behind_breaker: 3, paid: 0 }), None);
+        assert_eq!(by_throttle(Running { behind_breaker: 0, paid: 1 }), Some(Hold::OneAtATime));
     }
 }

@@ -10,7 +10,7 @@ use dispatch_ledger::AttemptRow;
 use dispatch_node::job::{Cost, CostBasis, Outcome, OutcomeStatus, Reason};
 use serde_json::Value;
 
-use super::{Bench, bench, devbox, key, now};
+use super::{Bench, bench, bench_with, devbox, key, now};
 use crate::attempts::{Came, Ended};
 use crate::guards;
 use crate::running::settle;
@@ -21,7 +21,10 @@ fn usd(text: &str) -> Usd {
 
 /// Caps that only the safeguards stand before.
 fn rich() -> Bench {
-    let mut bench = bench();
+    enriched(bench())
+}
+
+fn enriched(mut bench: Bench) -> Bench {
     bench.home.config.budget.caps =
         Caps { run: usd("1000"), month: usd("1000"), day: None, sender: None, tree: None };
     bench
@@ -199,6 +202,33 @@ fn a_profile_that_keeps_failing_rests_and_a_person_can_end_that() {
     assert!(bench.lease(now().plus_ms(299 * SECOND_MS)).is_empty());
     assert!(bench.write(now(), |tx, home| guards::close_breaker(tx, home, "paid")));
     assert_eq!(bench.lease(now()).len(), 1);
+}
+
+#[test]
+fn a_probe_of_one_backend_does_not_wait_for_what_runs_on_another() {
+    let backends =
+        ["one", "two"].map(|name| format!("[backend.{name}]\nkind = \"local\"\ntools = [\"{name}\"]\n"));
+    let mut bench = enriched(bench_with(&backends.concat()));
+    let on = |bench: &Bench, number: u32, backend: &str| {
+        let mut task = bench.paid(number);
+        task.requires.tool = Some(backend.to_owned());
+        task
+    };
+    for number in 1..=3 {
+        let task = on(&bench, number, "one");
+        run(&mut bench, &task, now(), |attempt| {
+            outcome(attempt, OutcomeStatus::Error, Some("api_error"), Some("0"))
+        });
+    }
+    bench.take(&on(&bench, 4, "two"));
+    assert_eq!(bench.lease(now()).len(), 1, "the other backend never failed");
+    bench.take(&on(&bench, 5, "one"));
+    assert!(bench.lease(now()).is_empty(), "this one rests");
+    let rested = now().plus_ms(300 * SECOND_MS);
+    bench.take(&on(&bench, 6, "one"));
+    let probes: Vec<_> = bench.lease(rested).into_iter().map(|launch| launch.key).collect();
+    assert_eq!(probes, [key(5)], "one tries it, whatever runs elsewhere");
+    assert!(wait_reason(&bench, 6).contains("one task alone tries it"), "{}", wait_reason(&bench, 6));
 }
 
 #[test]

@@ -71,6 +71,11 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn bench() -> Bench {
+    bench_with("")
+}
+
+/// The same, with more in its configuration.
+pub(crate) fn bench_with(more: &str) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().display();
     for lane in ["devbox-to-gpubox", "gpubox-to-devbox"] {
@@ -88,7 +93,7 @@ pub(crate) fn bench() -> Bench {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         "root = \"{at}/share\"\nnode = \"gpubox\"\nstate = \"{at}/state\"\ncluster = \"{cluster}\"\n\
-         [peer.devbox]\nkeys = [\"devbox.key\"]\n{PROFILES}"
+         [peer.devbox]\nkeys = [\"devbox.key\"]\n{PROFILES}{more}"
     );
     let file = dir.path().join("dispatch.toml");
     fs::write(&file, text).unwrap();

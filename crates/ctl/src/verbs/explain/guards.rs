@@ -5,11 +5,11 @@ use dispatch_core::policy::admission::Billing;
 use dispatch_core::policy::hold::{Hold, Running, by_breaker, by_throttle};
 use dispatch_core::policy::safeguards::SpendAction;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{HoldRow, LedgerError, ReadLedger, TaskRow};
+use dispatch_ledger::{HoldRow, LedgerError, ReadLedger, TaskKey, TaskRow};
 
 /// The backend that a task was resolved to when it was accepted.
-fn backend_of(ledger: &ReadLedger, row: &TaskRow) -> Result<String, LedgerError> {
-    let recipe = ledger.recipe(&row.key)?.and_then(|text| serde_json::from_str::<Recipe>(&text).ok());
+fn backend_of(ledger: &ReadLedger, key: &TaskKey) -> Result<String, LedgerError> {
+    let recipe = ledger.recipe(key)?.and_then(|text| serde_json::from_str::<Recipe>(&text).ok());
     Ok(recipe.map_or_else(String::new, |recipe| recipe.backend))
 }
 
@@ -27,11 +27,12 @@ pub(super) fn holds(ledger: &ReadLedger, row: &TaskRow, now: Timestamp) -> Resul
         let trips = of_sender.iter().map(|hold| hold.trip).collect();
         found.push(Hold::SenderHeld { sender: sender.clone(), trips, since: first.at });
     }
-    let running = Running {
-        of_profile: ledger.open_attempts_of(&row.profile)?.into(),
-        paid: ledger.open_paid_attempts()?.into(),
-    };
-    let backend = backend_of(ledger, row)?;
+    let backend = backend_of(ledger, &row.key)?;
+    let mut running = Running { behind_breaker: 0, paid: ledger.open_paid_attempts()?.into() };
+    for key in ledger.running_of(&row.profile)? {
+        let is_behind = backend_of(ledger, &key)? == backend;
+        running.behind_breaker = running.behind_breaker.saturating_add(is_behind.into());
+    }
     let same = |profile: &str, of: &str| profile == row.profile && of == backend;
     for breaker in ledger.breakers()?.into_iter().filter(|one| same(&one.profile, &one.backend)) {
         found.extend(by_breaker(&breaker.breaker, &row.profile, running, now));
