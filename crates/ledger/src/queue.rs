@@ -130,13 +130,14 @@ impl Reader {
         self.queued(i64::MAX)
     }
 
-    /// When the first task expires that was never started: what waits for a person or in the queue.
+    /// When the first task expires that was never started, or that has run and waits for the money of its next attempt.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub fn next_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
         let sql = "SELECT min(expires) AS at FROM tasks INDEXED BY tasks_open
-                   WHERE final_at IS NULL AND open_epoch IS NULL AND attempts_started = 0";
+                   WHERE final_at IS NULL AND open_epoch IS NULL
+                     AND (attempts_started = 0 OR (billing = 'metered' AND reservation IS NULL))";
         Ok(self.one("read the next expiry", sql, (), |row| get_opt(row, "at"))?.flatten())
     }
 

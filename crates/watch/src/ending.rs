@@ -31,6 +31,20 @@ impl End {
     pub(crate) fn plain(status: Status, reason: Option<Reason>) -> End {
         End { status, reason, outcome: None, decided_by: Vec::new() }
     }
+
+    /// The end of a task whose last attempt came to this.
+    pub(crate) fn of_attempt(status: Status, outcome: Option<&Outcome>) -> End {
+        let why = match outcome.and_then(|outcome| outcome.reason.as_ref()) {
+            Some(told) => reason(&told.code, told.text.clone(), told.help.clone()),
+            None if status == Status::Unknown => reason(
+                "unknown",
+                "the node or its executor died while the agent ran; it may or may not have run to its end",
+                "look at what it was to do before sending it again",
+            ),
+            None => None,
+        };
+        End { status, reason: why, outcome: outcome.cloned(), decided_by: Vec::new() }
+    }
 }
 
 /// A reason, in words.
@@ -76,6 +90,15 @@ pub(crate) fn finish(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, end: &End) -> 
     let result = result_of(tx, home, &row, &attempts, end, audit)?;
     tx.finish(key, event_of(row.state, end.status), end.status, code.as_deref(), &result)?;
     Ok(())
+}
+
+/// Ends a task that has run and gets no further attempt: as its last one ended.
+pub(crate) fn finish_as_it_ran(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), LedgerError> {
+    let attempts = tx.attempts(key)?;
+    let last = attempts.iter().rev().find(|attempt| attempt.started_at.is_some());
+    let outcome = last.and_then(|attempt| serde_json::from_str::<Outcome>(attempt.outcome.as_deref()?).ok());
+    let status = last.and_then(|attempt| attempt.status).unwrap_or(Status::Unknown);
+    finish(tx, home, key, &End::of_attempt(status, outcome.as_ref()))
 }
 
 fn result_of(

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::attempts::{Came, Ended};
 use crate::budget;
-use crate::ending::{self, End, finish, reason};
+use crate::ending::{self, End, finish, finish_as_it_ran, reason};
 use crate::guards::{self, Guards};
 use crate::home::Home;
 use crate::pass::contain;
@@ -225,15 +225,19 @@ fn close(
     match attempt::after(facts(task, started), closed.ending) {
         Next::Final { status, money } => {
             pay(tx, home, row, &end, money)?;
-            finish(tx, home, &row.key, &end_of(status, closed))
+            finish(tx, home, &row.key, &End::of_attempt(status, closed.outcome))
         }
         Next::Again { otherwise } => {
             let money = if end.cost.is_some() { Money::Settle } else { Money::Release };
             pay(tx, home, row, &end, money)?;
             match reserve(tx, home, &row.key)? {
                 Reserved::Yes => Ok(()),
+                // There may be room later, or a person lets it go on: it waits as one that never started does.
+                Reserved::Waits(why) if home.clock_suspect || tx.now() < task.expires => {
+                    note_wait(tx, &row.key, &why)
+                }
                 Reserved::Waits(_) | Reserved::No(_) => {
-                    finish(tx, home, &row.key, &end_of(otherwise, closed))
+                    finish(tx, home, &row.key, &End::of_attempt(otherwise, closed.outcome))
                 }
             }
         }
@@ -248,20 +252,6 @@ fn audit_unknown_models(tx: &mut Tx<'_>, row: &AttemptRow, metered: &Metered) ->
         tx.audit(&Entry::of("price_unknown").task(&row.key).epoch(row.epoch).data(data))?;
     }
     Ok(())
-}
-
-fn end_of(status: Status, closed: &Closed<'_>) -> End {
-    let told = closed.outcome.and_then(|outcome| outcome.reason.as_ref());
-    let why = match told {
-        Some(told) => reason(&told.code, told.text.clone(), told.help.clone()),
-        None if status == Status::Unknown => reason(
-            "unknown",
-            "the node or its executor died while the agent ran; it may or may not have run to its end",
-            "look at what it was to do before sending it again",
-        ),
-        None => None,
-    };
-    End { status, reason: why, outcome: closed.outcome.cloned(), decided_by: Vec::new() }
 }
 
 /// Closes the reservation of an attempt, once.
@@ -452,6 +442,8 @@ fn start_one(
             Ok(launch)
         }
         Reserved::Waits(why) => note_wait(tx, key, &why).map(|()| None),
+        // Rejected says that it never ran.
+        Reserved::No(_) if task.attempts_started > 0 => finish_as_it_ran(tx, home, key).map(|()| None),
         Reserved::No(refusal) => {
             let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
             finish(tx, home, key, &end).map(|()| None)
@@ -459,8 +451,12 @@ fn start_one(
     }
 }
 
-/// Ends what is still queued past its time (protocol section 4), whatever keeps it from starting.
+/// Ends what is still queued past its time (protocol section 4), whatever keeps it from starting, and what has run and
+/// waits for the money of its next attempt.
 pub(crate) fn expire(tx: &mut Tx<'_>, home: &Home, task: &QueuedTask) -> Result<(), LedgerError> {
+    if task.attempts_started > 0 {
+        return finish_as_it_ran(tx, home, &task.key);
+    }
     release(tx, task.reservation)?;
     finish(tx, home, &task.key, &End::plain(Status::Expired, expired_reason(task)))
 }
@@ -473,9 +469,13 @@ fn note_wait(tx: &mut Tx<'_>, key: &TaskKey, why: &str) -> Result<(), LedgerErro
     Ok(())
 }
 
-/// Past its time before its first start; what has started once may go on (protocol section 4).
+/// Past its time before its first start; what has started once may go on (protocol section 4), but waits no longer for
+/// money that it does not have (policy section 1).
 pub(crate) fn is_late(task: &QueuedTask, now: Timestamp) -> bool {
-    task.state == TaskState::Queued && task.attempts_started == 0 && now >= task.expires
+    let never_started = task.state == TaskState::Queued && task.attempts_started == 0;
+    let waits_for_money =
+        task.state == TaskState::Running && task.billing == Billing::Metered && task.reservation.is_none();
+    (never_started || waits_for_money) && now >= task.expires
 }
 
 fn expired_reason(task: &QueuedTask) -> Option<dispatch_core::protocol::result::Reason> {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Bench, bench, bench_with, devbox, key, now};
 use crate::attempts::{Came, Ended};
 use crate::guards;
-use crate::running::settle;
+use crate::running::{self, settle};
 
 fn usd(text: &str) -> Usd {
     Usd::from_wire(text).unwrap()
@@ -292,6 +292,73 @@ fn money_that_goes_too_fast_holds_its_sender() {
     bench.take(&bench.paid(3));
     assert!(bench.lease(now()).is_empty());
     assert_eq!(bench.row(1).status, Some(Status::Ok));
+}
+
+/// A task that failed once, costing more than its sender may spend in an hour, and may run once more.
+fn held_between_attempts(bench: &mut Bench) {
+    bench.home.config.safeguards.spend_per_hour = Some(usd("1"));
+    let mut task = bench.paid(1);
+    task.max_attempts = 2;
+    run(bench, &task, now(), |attempt| {
+        outcome(attempt, OutcomeStatus::Error, Some("exit_code"), Some("1.50"))
+    });
+    assert_eq!(alerts(bench), [alert("sender:devbox", "block", "spend_per_hour")]);
+}
+
+#[test]
+fn a_task_whose_sender_is_held_between_its_attempts_waits_and_goes_on() {
+    let mut bench = rich();
+    held_between_attempts(&mut bench);
+    let row = bench.row(1);
+    assert_eq!((row.state, row.status, row.reservation), (TaskState::Running, None, None));
+    assert!(bench.lease(now()).is_empty(), "held is held");
+    assert!(wait_reason(&bench, 1).contains("budget resume devbox"), "{}", wait_reason(&bench, 1));
+    assert_eq!(bench.write(now(), |tx, home| guards::resume(tx, home, None, "ann")), 1);
+    let launches = bench.lease(now());
+    let [launch] = launches.as_slice() else { panic!("{} leases", launches.len()) };
+    assert!(launch.attempt.n == 2 && launch.attempt.reservation.is_some(), "{launch:?}");
+}
+
+#[test]
+fn a_task_that_waits_between_its_attempts_ends_as_its_last_one_did_when_it_expires() {
+    let mut bench = rich();
+    held_between_attempts(&mut bench);
+    let expires = bench.row(1).expires;
+    assert_eq!(bench.ledger.next_expiry().unwrap(), Some(expires));
+    let queued = bench.ledger.whole_queue().unwrap().pop().unwrap();
+    assert!(!running::is_late(&queued, expires.plus_ms(-1)) && running::is_late(&queued, expires));
+    assert!(bench.lease(expires).is_empty());
+    bench.write(expires, |tx, home| running::expire(tx, home, &queued));
+    let row = bench.row(1);
+    assert_eq!((row.status, row.code.as_deref()), (Some(Status::Error), Some("exit_code")));
+    assert_eq!(bench.ledger.next_expiry().unwrap(), None);
+}
+
+#[test]
+fn a_task_without_room_for_its_next_attempt_waits_for_the_month() {
+    let mut bench = rich();
+    bench.home.config.budget.caps.month = usd("4");
+    let mut task = bench.paid(1);
+    task.max_attempts = 2;
+    task.expires = now().plus_ms(20 * 24 * HOUR_MS);
+    run(&mut bench, &task, now(), |attempt| {
+        outcome(attempt, OutcomeStatus::Error, Some("exit_code"), Some("0.50"))
+    });
+    assert_eq!(bench.row(1).state, TaskState::Running);
+    assert!(wait_reason(&bench, 1).contains("2026-11"), "{}", wait_reason(&bench, 1));
+    let next_month = Timestamp::parse("2026-12-01T00:00:00.000Z").unwrap();
+    assert_eq!(bench.lease(next_month).len(), 1);
+}
+
+#[test]
+fn what_has_run_and_may_not_go_on_ends_as_it_did_and_never_as_if_it_had_not_run() {
+    let mut bench = rich();
+    bench.home.config.budget.caps.run = usd("5");
+    held_between_attempts(&mut bench);
+    assert_eq!(bench.write(now(), |tx, home| guards::resume(tx, home, None, "ann")), 1);
+    bench.home.config.budget.caps.run = usd("1");
+    assert!(bench.lease(now()).is_empty());
+    assert_eq!(bench.row(1).status, Some(Status::Error));
 }
 
 /// A free task of the tree of task 1.
