@@ -73,6 +73,8 @@ pub(crate) trait Agent {
     fn tool_open_since(&self) -> Option<Instant>;
     /// When its tree is ended because the run is over, though its process lives; `None` while the run goes on.
     fn over_at(&self) -> Option<Instant>;
+    /// Whether its ceiling still matters: until its run is over, and again where it goes on after that.
+    fn is_spending(&self) -> bool;
     /// What its usage comes to; `None` for agents that show none.
     fn meter(&self) -> Option<&Meter>;
     /// How far it is.

@@ -40,9 +40,19 @@ impl Default for Sum {
 /// A message of a model as far as it was heard.
 #[derive(Clone, Debug, Default)]
 struct Message {
+    /// The tool call whose subagent speaks; `None` = the agent itself.
+    speaker: Option<String>,
     model: Option<String>,
     tokens: Tokens,
     end: End,
+}
+
+/// How far a meter was at a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mark {
+    messages: u64,
+    usd: Option<Usd>,
+    at_most: Option<Usd>,
 }
 
 /// Whether a message has come to its end, and its figures with it.
@@ -69,6 +79,8 @@ pub(crate) enum Heard {
 pub(crate) struct Said<'a> {
     /// Its id.
     pub(crate) message: &'a str,
+    /// The tool call whose subagent speaks; `None` = the agent itself.
+    pub(crate) speaker: Option<&'a str>,
     /// The model that speaks, where that is said.
     pub(crate) model: Option<&'a str>,
     /// Its usage so far.
@@ -101,23 +113,52 @@ impl Meter {
             }
             return Heard::Known;
         }
-        let message =
-            Message { model: said.model.map(ToOwned::to_owned), tokens: said.tokens, end: said.end };
+        let message = Message {
+            speaker: said.speaker.map(ToOwned::to_owned),
+            model: said.model.map(ToOwned::to_owned),
+            tokens: said.tokens,
+            end: said.end,
+        };
         self.messages = self.messages.saturating_add(1);
         self.open.push_back((said.message.to_owned(), message));
-        if self.open.len() > OPEN_MESSAGES_MAX
-            && let Some((_, oldest)) = self.open.pop_front()
-        {
-            self.closed = self.closed.plus(&self.prices, &oldest);
+        if self.open.len() > OPEN_MESSAGES_MAX {
+            // One that may still grow is kept while there is another.
+            let over = self.open.iter().position(|(_, message)| message.end == End::Reached).unwrap_or(0);
+            if let Some((_, oldest)) = self.open.remove(over) {
+                self.closed = self.closed.plus(&self.prices, &oldest);
+            }
         }
         Heard::New
     }
 
-    /// Takes every message heard of so far as ended: nobody answers one that is not.
-    pub(crate) fn all_ended(&mut self) {
-        for (_, message) in &mut self.open {
+    /// Takes every message heard of so far from one speaker as ended: nobody answers one that is not. Others may be in the
+    /// middle of theirs.
+    pub(crate) fn ended(&mut self, speaker: Option<&str>) {
+        let theirs = self.open.iter_mut().filter(|(_, message)| message.speaker.as_deref() == speaker);
+        for (_, message) in theirs {
             message.end = End::Reached;
         }
+    }
+
+    /// How far it is now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { messages: self.messages, usd: self.usd(), at_most: self.usd_at_most() }
+    }
+
+    /// Whether a message began after a mark.
+    pub(crate) const fn has_begun_since(&self, mark: Mark) -> bool {
+        self.messages > mark.messages
+    }
+
+    /// The most that was spent after a mark: nothing without prices, `None` for a sum that cannot be held.
+    pub(crate) fn usd_since(&self, mark: Mark) -> Option<Usd> {
+        if self.prices.is_empty() {
+            return Some(Usd::ZERO);
+        }
+        let heard = self.usd()?.checked_sub(mark.usd?)?;
+        // What was open then and ended since counts with less than it was thought to come to.
+        let at_most = self.usd_at_most()?.checked_sub(mark.at_most?)?;
+        Some(heard.max(at_most).max(Usd::ZERO))
     }
 
     fn note_model(&mut self, model: &str) {
@@ -220,7 +261,13 @@ mod tests {
     }
 
     fn said<'a>(message: &'a str, model: Option<&'a str>, output: u64) -> Said<'a> {
-        Said { message, model, tokens: Tokens { input: 100, output, ..Tokens::default() }, end: End::Unknown }
+        Said {
+            message,
+            speaker: None,
+            model,
+            tokens: Tokens { input: 100, output, ..Tokens::default() },
+            end: End::Unknown,
+        }
     }
 
     #[test]
@@ -264,6 +311,19 @@ mod tests {
         meter.heard(&said("b", Some("large"), 1));
         assert_eq!(meter.usd(), Some(usd("0.00182")));
         assert_eq!(meter.usd_at_most(), Some(usd("0.0218")));
+    }
+
+    #[test]
+    fn one_speakers_messages_end_without_those_of_others_and_an_open_one_is_kept() {
+        let mut meter = meter();
+        meter.heard(&Said { speaker: Some("call"), ..said("a", Some("large"), 1) });
+        for message in 0..10_000 {
+            meter.heard(&said(&format!("m{message}"), Some("small"), 1));
+            meter.ended(None);
+        }
+        assert_eq!((meter.has_cut_off(), meter.open.len()), (true, OPEN_MESSAGES_MAX));
+        meter.ended(Some("call"));
+        assert!(!meter.has_cut_off());
     }
 
     #[test]

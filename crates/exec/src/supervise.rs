@@ -189,9 +189,9 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Ends it at its ceiling; a run that is over has spent what it spends.
+    /// Ends it at its ceiling; a run that is over has spent what it spends, unless it begins again.
     fn look_at_meter(&mut self, now: Instant) {
-        let Some(meter) = self.agent.meter().filter(|_| self.agent.over_at().is_none()) else { return };
+        let Some(meter) = self.agent.meter().filter(|_| self.agent.is_spending()) else { return };
         match self.ceiling.reached(meter) {
             Reached::No => {}
             Reached::Whole { spent } => self.begin(Cause::OverBudget { spent }, now),

@@ -116,6 +116,111 @@ fn an_agent_that_spends_on_is_killed_at_once() {
     assert_eq!(metered(&outcome), "2.00004");
 }
 
+const BILLED: &str = r#","total_cost_usd":0.1"#;
+
+/// A first turn for ten cents, with its final line.
+fn first_turn() -> String {
+    says(&format!("{}\n{}", response("first", 20_000, 1_000), final_line(BILLED)))
+}
+
+#[test]
+fn a_turn_after_the_final_line_is_metered_and_ended_at_the_ceiling() {
+    let lab = Lab::new();
+    let script = first_turn() + "sleep 0.3\n" + &says(&response("second", 250_000, 1)) + "exec sleep 600";
+    let running = Running::start(&lab.job(&order(&lab, &script)));
+    let outcome = running.outcome_within(std::time::Duration::from_secs(5));
+    assert_eq!(ended(&outcome), (OutcomeStatus::OverBudget, "over_budget"));
+    assert_eq!(outcome.final_text.as_deref(), Some("done"), "what it had answered is not lost");
+    assert_eq!(cost(&outcome), Some(("1.10002".to_owned(), CostBasis::Derived)));
+    assert_eq!(metered(&outcome), "1.10002");
+}
+
+#[test]
+fn a_turn_after_the_final_line_is_charged_where_nothing_sums_it_up() {
+    let lab = Lab::new();
+    let outcome = lab.run(&order(&lab, &(first_turn() + &says(&response("second", 20_000, 1_000)))));
+    assert_eq!(ended(&outcome), (OutcomeStatus::Ok, ""));
+    assert_eq!(cost(&outcome), Some(("0.2".to_owned(), CostBasis::Derived)));
+    // Cut off in the second answer: that may have been as long as one can be.
+    let lab = Lab::new();
+    let outcome = lab.run(&order(&lab, &(first_turn() + &says(&start("second", OPUS, 20_000)))));
+    assert_eq!(cost(&outcome), Some(("0.82".to_owned(), CostBasis::Derived)));
+    // A request of which nothing came back: nobody knows.
+    let lab = Lab::new();
+    let requesting = r#"{"type":"system","subtype":"status","status":"requesting"}"#;
+    let outcome = lab.run(&order(&lab, &(first_turn() + &says(requesting))));
+    assert_eq!((cost(&outcome), metered(&outcome).as_str()), (None, "0.1"));
+    // One that its own final line sums up is charged once.
+    let lab = Lab::new();
+    let second = format!("{}\n{}", response("second", 20_000, 1_000), final_line(r#","total_cost_usd":0.2"#));
+    let outcome = lab.run(&order(&lab, &(first_turn() + &says(&second))));
+    assert_eq!(cost(&outcome), Some(("0.2".to_owned(), CostBasis::Reported)));
+}
+
+fn of_subagent(line: &str, call: &str) -> String {
+    line.replace("\"parent_tool_use_id\":null", &format!("\"parent_tool_use_id\":\"{call}\""))
+}
+
+fn asks(id: &str, calls: &[&str]) -> String {
+    let calls: Vec<String> = calls
+        .iter()
+        .map(|call| format!(r#"{{"type":"tool_use","id":"{call}","name":"Task","input":{{}}}}"#))
+        .collect();
+    assistant(id, OPUS, 1_000).replace("\"content\":[]", &format!("\"content\":[{}]", calls.join(",")))
+}
+
+fn answers(call: &str) -> String {
+    format!(
+        r#"{{"type":"user","message":{{"content":[{{"type":"tool_result","tool_use_id":"{call}","content":"x"}}]}},"parent_tool_use_id":null}}"#
+    )
+}
+
+/// Runs what says `lines` and is then cut off by its ceiling.
+fn cut_off(lines: &[String]) -> Outcome {
+    let lab = Lab::new();
+    let said = final_line(r#","total_cost_usd":0.01"#).replace("success", "error_during_execution");
+    let script = format!(
+        "trap '{}exit 0' INT\n{}while :; do sleep 0.05; done",
+        says(&said).replace('\'', "\"").replace("cat <<\"END\"", "cat <<END"),
+        says(&lines.join("\n")),
+    );
+    let mut order = order(&lab, &script);
+    order.metering.as_mut().unwrap().parallel_requests = 3;
+    let outcome = lab.run(&order);
+    assert_eq!(ended(&outcome), (OutcomeStatus::OverBudget, "over_budget"));
+    outcome
+}
+
+#[test]
+fn a_subagents_answer_is_not_over_because_anothers_is() {
+    let lines = [
+        start("main", OPUS, 1_000),
+        asks("main", &["one", "two"]),
+        end("main", 1_000, 1),
+        of_subagent(&response("a", 20_000, 1_000), "one"),
+        of_subagent(&start("b", OPUS, 20_000), "two"),
+        answers("one"),
+    ];
+    // The other one may have asked for more than was heard of.
+    let with = |more: &[String]| cut_off(&[&lines[..], more].concat());
+    assert_eq!(cost(&with(&[start("next", OPUS, 250_000)])), None);
+    // Answered too, it is over, and only the last answer is open.
+    let more = [answers("two"), start("next", OPUS, 250_000)];
+    assert_eq!(cost(&with(&more)), Some(("1.82404".to_owned(), CostBasis::Derived)));
+}
+
+#[test]
+fn a_subagents_own_tools_say_that_its_answer_is_over_and_nobody_elses() {
+    let own = of_subagent(&answers("bash"), "one");
+    let lines = [start("main", OPUS, 1_000), of_subagent(&start("a", OPUS, 1_000), "one"), own];
+    let more = start("next", OPUS, 250_000);
+    // Both answers of the main agent are open, the subagent's is not.
+    assert_eq!(
+        cost(&cut_off(&[&lines[..], &[more]].concat())),
+        Some(("2.28802".to_owned(), CostBasis::Derived))
+    );
+}
+
 #[test]
 fn cumulative_figures_are_not_added_up() {
     let lab = Lab::new();

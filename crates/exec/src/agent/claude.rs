@@ -130,6 +130,10 @@ impl Agent for Claude {
         })
     }
 
+    fn is_spending(&self) -> bool {
+        self.heard.over_at.is_none() || self.heard.goes_on()
+    }
+
     fn meter(&self) -> Option<&Meter> {
         Some(&self.heard.meter)
     }
@@ -139,7 +143,7 @@ impl Agent for Claude {
             turns: Some(self.heard.turns),
             last_tool: self.heard.last_tool.clone(),
             tokens: Some(self.heard.tokens().total()),
-            usd: self.heard.result.as_ref().and_then(|result| result.usd).or_else(|| self.heard.meter.usd()),
+            usd: self.heard.usd(),
             last_line: self.heard.last_line.clone(),
         }
     }

@@ -38,6 +38,10 @@ impl Agent for Command {
         None
     }
 
+    fn is_spending(&self) -> bool {
+        false
+    }
+
     fn meter(&self) -> Option<&Meter> {
         None
     }

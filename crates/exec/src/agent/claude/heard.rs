@@ -1,5 +1,6 @@
 //! What was heard of a run so far: one line of `stream-json` after the other.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use dispatch_core::policy::money::Usd;
@@ -9,8 +10,9 @@ use dispatch_core::protocol::text::{first_chars, without_nul};
 use dispatch_node::agents::Version;
 use dispatch_node::job::{Cost, CostBasis};
 
+use super::SUBAGENT_TOOLS;
 use super::members::Members;
-use crate::meter::{self, End, Meter, Said};
+use crate::meter::{self, End, Mark, Meter, Said};
 
 /// Denials that are kept.
 const DENIALS_MAX: usize = 100;
@@ -33,6 +35,10 @@ pub(super) struct Heard {
     /// Denials as they happened, with the tool call's id.
     denied: Vec<(String, String)>,
     open_tools: Vec<(String, Instant)>,
+    /// Tool calls of which a subagent was made, and nobody said that it came to a good end.
+    subagents: BTreeSet<String>,
+    /// How far the meter was when a final line last summed everything up.
+    summed: Mark,
     /// The word of the last message that was not the model's but the client's about a failing API.
     pub(super) api_error: Option<String>,
     /// A limit of the account is reached, and until when (unix seconds), where it says so.
@@ -143,19 +149,25 @@ impl Heard {
         let name = word(&block.text("name").unwrap_or_default());
         self.last_line = Some(asked(&name, &block.object("input")));
         self.last_tool = Some(name);
-        if let Some(id) = block.text("id").filter(|_| self.open_tools.len() < OPEN_TOOLS_MAX) {
+        let Some(id) = block.text("id") else { return };
+        let is_subagent = self.last_tool.as_deref().is_some_and(|name| SUBAGENT_TOOLS.contains(&name));
+        if is_subagent && self.subagents.len() < OPEN_TOOLS_MAX {
+            self.subagents.insert(id.clone());
+        }
+        if self.open_tools.len() < OPEN_TOOLS_MAX {
             self.open_tools.push((id, now));
         }
     }
 
     fn user(&mut self, line: &Members) {
-        if !line.has("parent_tool_use_id") {
-            // What a tool answered was asked for in a response that is over.
-            self.meter.all_ended();
-        }
+        // What a tool answered was asked for in a response that is over: of the one who asked, while others go on.
+        self.meter.ended(line.text("parent_tool_use_id").as_deref());
         for block in line.object("message").objects("content") {
-            if let Some(id) = block.text("tool_use_id") {
-                self.open_tools.retain(|(open, _)| *open != id);
+            let Some(id) = block.text("tool_use_id") else { continue };
+            self.open_tools.retain(|(open, _)| *open != id);
+            // A subagent that was interrupted may have been cut off in an answer.
+            if !block.is_true("is_error") && self.subagents.remove(&id) {
+                self.meter.ended(Some(&id));
             }
         }
     }
@@ -174,14 +186,15 @@ impl Heard {
 
     /// What a line says of a message: `about` has its usage and, on most lines, its model.
     fn message(&mut self, line: &Members, id: &str, about: &Members, end: End) {
-        let model = about.text("model");
+        let (model, speaker) = (about.text("model"), line.text("parent_tool_use_id"));
         let said = Said {
             message: id,
+            speaker: speaker.as_deref(),
             model: model.as_deref(),
             tokens: about.usage("usage").unwrap_or_default(),
             end,
         };
-        let is_subagent = line.has("parent_tool_use_id");
+        let is_subagent = speaker.is_some();
         if !is_subagent {
             self.is_requesting = false;
         }
@@ -202,6 +215,13 @@ impl Heard {
     /// The first final line is the answer. Later ones (a second turn that nobody asked for) tell only what it all cost.
     fn result(&mut self, line: &Members, now: Instant) {
         let new = Final::read(line, &self.denied);
+        if !new.is_cut_off() {
+            self.is_requesting = false;
+            self.meter.ended(None);
+        }
+        if self.result.is_none() || new.usd.is_some() {
+            self.summed = self.meter.mark();
+        }
         match &mut self.result {
             Some(first) => first.add(new),
             None => {
@@ -225,45 +245,68 @@ impl Heard {
         }
     }
 
+    /// Whether it went on after its final line, which a later one may have summed up since.
+    pub(super) fn goes_on(&self) -> bool {
+        self.result.is_some() && (self.is_requesting || self.meter.has_begun_since(self.summed))
+    }
+
     /// Tokens: the final figures, else the sum so far.
     pub(super) fn tokens(&self) -> Tokens {
-        self.result.as_ref().and_then(|result| result.tokens).unwrap_or_else(|| self.meter.tokens())
+        let heard = self.meter.tokens();
+        match self.result.as_ref().and_then(|result| result.tokens) {
+            // Neither has to be complete then.
+            Some(tokens) if self.goes_on() => tokens.largest(heard),
+            Some(tokens) => tokens,
+            None => heard,
+        }
+    }
+
+    /// Dollars so far, for people who look while it runs.
+    pub(super) fn usd(&self) -> Option<Usd> {
+        let told = self.result.as_ref().and_then(|result| result.usd);
+        let with_more = |usd: Usd| usd.checked_add(self.meter.usd_since(self.summed)?);
+        told.map_or_else(|| self.meter.usd(), with_more)
     }
 
     /// What it cost: the agent's own figure, else what the meter heard, else nobody knows (policy section 1).
     pub(super) fn cost(&self) -> Option<Cost> {
         let result = self.result.as_ref()?;
-        if result.is_cut_off() {
-            return self.cost_cut_off(result);
-        }
-        match result.usd {
+        // What was spent after it said what it had cost. A request of which nothing came back has no bound.
+        let more = if self.is_requesting { None } else { self.meter.usd_since(self.summed) }?;
+        let told = match result.usd {
+            Some(usd) if more.is_positive() => Some(derived(rounded_up(usd.checked_add(more)?))),
             Some(usd) => Some(Cost { usd, basis: CostBasis::Reported }),
-            None => self.derived(result).map(derived),
+            None => None,
+        };
+        if result.is_cut_off() {
+            return self.cost_cut_off(told);
         }
+        told.or_else(|| self.derived(result, more).map(derived))
     }
 
     /// A run that was cut off in a response does not say what that response cost, though it is paid for. What was heard of
-    /// it and its longest answer are its bound; where not even its beginning was heard, there is none.
-    fn cost_cut_off(&self, result: &Final) -> Option<Cost> {
-        let reported = result.usd.filter(|usd| usd.is_positive());
-        if self.is_requesting {
+    /// it and its longest answer are its bound; where not even its beginning was heard, there is none. Nor is there where a
+    /// subagent was at work: what it asked for is not announced.
+    fn cost_cut_off(&self, told: Option<Cost>) -> Option<Cost> {
+        if !self.subagents.is_empty() {
             return None;
         }
-        match (reported, self.meter.usd_at_most().map(rounded_up)) {
-            (Some(usd), Some(bound)) if bound > usd && self.meter.has_cut_off() => Some(derived(bound)),
-            (Some(usd), _) => Some(Cost { usd, basis: CostBasis::Reported }),
+        let told = told.filter(|cost| cost.usd.is_positive());
+        match (told, self.meter.usd_at_most().map(rounded_up)) {
+            (Some(cost), Some(bound)) if bound > cost.usd && self.meter.has_cut_off() => Some(derived(bound)),
+            (Some(cost), _) => Some(cost),
             (None, Some(bound)) if bound.is_positive() => Some(derived(bound)),
             (None, _) => None,
         }
     }
 
     /// What was heard while it ran, or what the final line sums up: the larger, because neither has to be complete.
-    fn derived(&self, result: &Final) -> Option<Usd> {
+    fn derived(&self, result: &Final, more: Usd) -> Option<Usd> {
         let summed = result
             .models
             .iter()
-            .try_fold(Usd::ZERO, |sum, (model, tokens)| sum.checked_add(self.meter.price(model, tokens)?));
-        let heard = self.meter.usd()?;
+            .try_fold(more, |sum, (model, tokens)| sum.checked_add(self.meter.price(model, tokens)?));
+        let heard = if self.goes_on() { self.meter.usd_at_most() } else { self.meter.usd() }?;
         Some(rounded_up(summed.map_or(heard, |summed| summed.max(heard))))
     }
 }
