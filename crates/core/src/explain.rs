@@ -216,7 +216,8 @@ fn room(named: &str, limit: Option<Usd>, left: Option<Usd>, asked: Option<Usd>) 
             format!("paid work is off: {named} has a cap of {limit} USD{needs}")
         }
         (Some(limit), Some(left)) => format!("{named} has {left} of {limit} USD left{needs}"),
-        (Some(_) | None, _) => format!("{named} has no room{needs}"),
+        (Some(limit), None) => format!("{named} has no room within its {limit} USD{needs}"),
+        (None, _) => format!("{named} has no room{needs}"),
     }
 }
 
@@ -248,6 +249,14 @@ fn over_cap_help(
     }
     ways.push(format!("{OPERATOR} raises `{key}` under [budget]"));
     ways.join(", or ")
+}
+
+/// The line that a ledger keeps of a wait: limit, window and reset. What is left of the window is another figure with every
+/// settlement, so it is not noted; whoever asks computes it.
+#[must_use]
+pub fn wait_line(of: &RoomWait) -> String {
+    let left = of.left.filter(|_| of.cause != WaitCause::OverCap);
+    format!("{}{}", wait(&RoomWait { left, ..of.clone() }).line(), resets(of.resets_at, "; it resets at "))
 }
 
 /// What a queued task without a reservation waits for.
@@ -563,6 +572,28 @@ mod tests {
         };
         assert!(waits("100").next.starts_with("nothing: it goes on by itself after 2026-12-01"));
         assert!(!waits("2").next.contains("by itself"));
+    }
+
+    #[test]
+    fn a_wait_is_noted_with_limit_window_and_reset_and_without_what_is_left() {
+        let month = WindowKey::parse("month:2026-11").unwrap();
+        let line = |left: &str| {
+            wait_line(&RoomWait {
+                cause: WaitCause::OverCap,
+                resets_at: month.resets_at(),
+                window: Some(month.clone()),
+                limit: usd("100"),
+                left: usd(left),
+                asked: usd("2.5"),
+            })
+        };
+        assert_eq!(
+            line("1"),
+            "waits for its budget: the month 2026-11 has no room within its 100 USD and the task needs 2.5; it resets at \
+             2026-12-01T00:00:00.000Z"
+        );
+        assert_eq!(line("1"), line("2"));
+        assert_eq!(noted_wait(&line("1")).code, WaitCause::OverCap.as_str());
     }
 
     #[test]

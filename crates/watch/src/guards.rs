@@ -351,7 +351,7 @@ impl Guards {
         }
         let (view, estimate) =
             (budget::view_of(tx, home, task)?, task.cost.estimate_usd.unwrap_or(Usd::ZERO));
-        Ok(admission::held(estimate, &view).map(|wait| explain::wait(&wait).line()))
+        Ok(admission::held(estimate, &view).map(|wait| explain::wait_line(&wait)))
     }
 
     fn hold(&self, tx: &Tx<'_>, task: &QueuedTask) -> Result<Option<Hold>, LedgerError> {

@@ -335,7 +335,7 @@ pub(crate) fn reserve(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Res
                 }
             }
         }
-        Admission::WaitForRoom { wait, .. } => Ok(Reserved::Waits(explain::wait(&wait).line())),
+        Admission::WaitForRoom { wait, .. } => Ok(Reserved::Waits(explain::wait_line(&wait))),
         Admission::Refuse(refusal) => Ok(Reserved::No(Box::new(refusal))),
         // A look at the budget alone never asks a person.
         Admission::Park { .. } => Ok(Reserved::Waits("a person".to_owned())),
@@ -378,15 +378,16 @@ pub(crate) fn lease(
         if launches.len() >= turn.free {
             break;
         }
-        let Place::Free(backend) = place_of(tx, &task.key, &places)? else { continue };
+        let place = place_of(tx, &task.key, &places)?;
         let before = launches.len();
         contain(tx, failed, &task.key, |tx| {
-            launches.extend(start_one(tx, home, task, &mut guards)?);
+            launches.extend(start_one(tx, home, task, &mut guards, &place)?);
             Ok(())
         })?;
         // One that waits for something else takes no place from those behind it.
         if launches.len() > before
-            && let Some(left) = backend.and_then(|backend| places.get_mut(&backend))
+            && let Place::Free(Some(backend)) = place
+            && let Some(left) = places.get_mut(&backend)
         {
             *left = left.saturating_sub(1);
         }
@@ -398,25 +399,22 @@ pub(crate) fn lease(
 enum Place {
     /// It does; its name, where it has a limit of its own.
     Free(Option<String>),
-    /// It does not.
-    Taken,
+    /// It, by this name, does not.
+    Taken(String),
 }
 
-fn place_of(tx: &mut Tx<'_>, key: &TaskKey, places: &BTreeMap<String, usize>) -> Result<Place, LedgerError> {
+fn place_of(tx: &Tx<'_>, key: &TaskKey, places: &BTreeMap<String, usize>) -> Result<Place, LedgerError> {
     if places.is_empty() {
         return Ok(Place::Free(None));
     }
     let Some(recipe) = tx.recipe(key)?.and_then(|text| recipes::parse(&text)) else {
         return Ok(Place::Free(None));
     };
-    match places.get(&recipe.backend) {
-        None => Ok(Place::Free(None)),
-        Some(0) => {
-            note_wait(tx, key, &explain::backend_busy(&recipe.backend).line())?;
-            Ok(Place::Taken)
-        }
-        Some(_) => Ok(Place::Free(Some(recipe.backend))),
-    }
+    Ok(match places.get(&recipe.backend) {
+        None => Place::Free(None),
+        Some(0) => Place::Taken(recipe.backend),
+        Some(_) => Place::Free(Some(recipe.backend)),
+    })
 }
 
 fn start_one(
@@ -424,27 +422,28 @@ fn start_one(
     home: &Home,
     task: &QueuedTask,
     guards: &mut Guards,
+    place: &Place,
 ) -> Result<Option<Launch>, LedgerError> {
     let key = &task.key;
+    // What holds it is asked before its place: else what it waits for would change whenever a place comes or goes.
     if let Some(why) = guards.held(tx, home, task)? {
-        return if task.wait_reason.as_deref() == Some(&why) {
-            Ok(None)
-        } else {
-            note_wait(tx, key, &why).map(|()| None)
-        };
+        return note_wait(tx, key, &why).map(|()| None);
     }
-    match reserve(tx, home, key)? {
-        Reserved::Yes => {
+    match (reserve(tx, home, key)?, place) {
+        (Reserved::Yes, Place::Taken(backend)) => {
+            note_wait(tx, key, &explain::backend_busy(backend).line()).map(|()| None)
+        }
+        (Reserved::Yes, Place::Free(_)) => {
             let launch = lease_one(tx, key)?;
             if launch.is_some() {
                 guards.note_start(tx, task)?;
             }
             Ok(launch)
         }
-        Reserved::Waits(why) => note_wait(tx, key, &why).map(|()| None),
+        (Reserved::Waits(why), _) => note_wait(tx, key, &why).map(|()| None),
         // Rejected says that it never ran.
-        Reserved::No(_) if task.attempts_started > 0 => finish_as_it_ran(tx, home, key).map(|()| None),
-        Reserved::No(refusal) => {
+        (Reserved::No(_), _) if task.attempts_started > 0 => finish_as_it_ran(tx, home, key).map(|()| None),
+        (Reserved::No(refusal), _) => {
             let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
             finish(tx, home, key, &end).map(|()| None)
         }

@@ -200,7 +200,7 @@ fn admitted(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, admission: Admission) -
         }
         Admission::WaitForRoom { wait, .. } => {
             tx.apply(key, TaskEvent::Admitted)?;
-            let text = explain::wait(&wait).line();
+            let text = explain::wait_line(&wait);
             tx.audit(&Entry::of("waits").task(key).data(json!({"for": text})))?;
             tx.set_wait_reason(key, Some(&text))
         }

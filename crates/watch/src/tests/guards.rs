@@ -361,6 +361,57 @@ fn what_has_run_and_may_not_go_on_ends_as_it_did_and_never_as_if_it_had_not_run(
     assert_eq!(bench.row(1).status, Some(Status::Error));
 }
 
+fn waits_told(bench: &Bench) -> usize {
+    let lines = bench.ledger.audit_lines(0, usize::MAX >> 1).unwrap();
+    lines.iter().filter(|line| line.line.contains("\"kind\":\"waits\"")).count()
+}
+
+#[test]
+fn what_waits_for_a_window_is_told_once_whatever_is_settled_meanwhile() {
+    let mut bench = rich();
+    bench.home.config.budget.caps.month = usd("6");
+    let first = bench.paid(1);
+    bench.take(&first);
+    let launch = bench.lease(now()).pop().unwrap();
+    for number in 2..=60 {
+        let mut task = bench.paid(number);
+        task.request = format!("work {number}");
+        bench.take(&task);
+    }
+    let told = wait_reason(&bench, 60);
+    assert!(told.contains("the month 2026-11") && told.contains("6 USD"), "window and limit: {told}");
+    assert!(told.contains("2026-12-01T00:00:00.000Z"), "reset: {told}");
+    assert!(bench.lease(now()).is_empty());
+    let before = waits_told(&bench);
+    assert_eq!(before, 59, "each of them once");
+    // A dollar of four is spent, so another one fits, and what is left is another figure for all.
+    let came = Came::Outcome(Box::new(outcome(&launch.attempt, OutcomeStatus::Ok, None, Some("1"))));
+    let ended = Ended { row: launch.attempt, came };
+    bench.write(now(), |tx, home| settle(tx, home, &ended));
+    assert_eq!(bench.lease(now()).len(), 1);
+    assert_eq!((waits_told(&bench), wait_reason(&bench, 60)), (before, told));
+    // Another limit is another reason.
+    bench.home.config.budget.caps.month = usd("5.5");
+    assert!(bench.lease(now()).is_empty());
+    assert_eq!(waits_told(&bench), before + 58);
+}
+
+#[test]
+fn a_task_without_money_says_so_also_while_its_backend_is_taken() {
+    let backend = "[backend.one]\nkind = \"local\"\nmax_parallel = 1\n";
+    let mut bench = enriched(bench_with(backend));
+    bench.home.config.budget.caps.month = usd("1");
+    bench.take(&bench.task(1));
+    bench.take(&bench.paid(2));
+    bench.take(&bench.task(3));
+    assert_eq!(bench.lease(now()).len(), 1);
+    let told = wait_reason(&bench, 2);
+    assert!(told.contains("the month 2026-11"), "{told}");
+    assert!(wait_reason(&bench, 3).contains("a place on `one`"), "{}", wait_reason(&bench, 3));
+    assert!(bench.lease(now()).is_empty());
+    assert_eq!((wait_reason(&bench, 2), waits_told(&bench)), (told, 2));
+}
+
 /// A free task of the tree of task 1.
 fn child(bench: &Bench, number: u32) -> Task {
     let root = super::id(1);
