@@ -12,6 +12,7 @@ use std::fmt;
 use crate::planner::queue::Holdback;
 use crate::policy::admission::{Billing, Refusal, RefusalCode, RoomWait, WaitCause};
 use crate::policy::gate::GateReason;
+use crate::policy::lineage::LineageError;
 use crate::policy::money::Usd;
 use crate::policy::routing::WhyNot;
 use crate::policy::window::{Balance, Window, WindowKey};
@@ -100,6 +101,12 @@ fn duration(ms: i64) -> String {
     format!("{seconds}s")
 }
 
+/// Which rule of lineage a task breaks.
+fn lineage_refusal(error: Option<LineageError>) -> String {
+    const RULE: &str = "a task sent by a task may only pass on less than what its sender had: depth, fan-out and budget shrink";
+    error.map_or_else(|| RULE.to_owned(), |error| format!("{error}; {RULE}"))
+}
+
 /// Who runs the node that decides, in the words of a text that the sender reads.
 const OPERATOR: &str = "whoever runs the receiving node";
 
@@ -110,8 +117,10 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
         RefusalCode::OverCap | RefusalCode::RunClosed | RefusalCode::TooManyRuns => window_refusal(refusal),
         RefusalCode::LineageExceeded => Explanation::new(
             "refused for where it comes from",
-            "a task sent by a task may only pass on less than what its sender had: depth, fan-out and budget shrink",
-            "send it again with the lineage that the sending task was given",
+            lineage_refusal(refusal.lineage),
+            format!(
+                "send it as a task of its own, or {OPERATOR} raises `depth_max` in [lineage] where that is the limit"
+            ),
         ),
         RefusalCode::DangerousNotAllowed => Explanation::new(
             "refused for the rights it asks for",

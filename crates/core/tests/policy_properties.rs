@@ -16,7 +16,7 @@ use dispatch_core::policy::lineage::Lineage;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::safeguards::{self, RobustMethod};
 use dispatch_core::policy::window::{
-    Balance, Balances, Caps, PerWindow, RunName, WhenFull, Window, WindowKey, WindowKeys,
+    Balance, Balances, Caps, Payer, PerWindow, RunName, WhenFull, Window, WindowKey, WindowKeys,
 };
 use dispatch_core::policy::{admission, routing};
 use dispatch_core::protocol::names::{NodeName, TaskId};
@@ -38,6 +38,9 @@ fn proposal(estimate: Usd) -> Proposal<'static> {
         id: id(0),
         lineage: Lineage::of_root(id(0)),
         parent: None,
+        depth_max: 8,
+        comes_back: false,
+        branch_left: None,
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
@@ -211,7 +214,7 @@ proptest! {
         match admission::admit(&proposal(cents(amount)), &view, Look::Acceptance) {
             Admission::Queue { reservation, .. } => {
                 prop_assert_eq!(full, None);
-                prop_assert_eq!(reservation, Some(Reservation { windows: keys, amount: cents(amount) }));
+                prop_assert_eq!(reservation, Some(Reservation { windows: keys, amount: cents(amount), payer: Payer::Here }));
             }
             Admission::WaitForRoom { wait, .. } => {
                 let window = full.unwrap();

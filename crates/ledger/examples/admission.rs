@@ -11,7 +11,7 @@ use std::time::Instant;
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::TaskEvent;
 use dispatch_core::policy::money::Usd;
-use dispatch_core::policy::window::{Caps, WindowKeys};
+use dispatch_core::policy::window::{Caps, Payer, WindowKeys};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
 use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::{DAY_MS, Timestamp};
@@ -86,11 +86,18 @@ fn take(tx: &mut Tx<'_>, new: &NewTask) -> Result<(), LedgerError> {
         nth: 1,
         amount: Usd::ZERO,
         windows: WindowKeys::of(&key.from, None, key.id, now),
+        payer: Payer::Here,
     };
     if tx.reserve_within(&reservation, &Caps::default())? == Reserving::Reserved {
         tx.apply(key, TaskEvent::Admitted)?;
         tx.audit(&Entry::of("accepted").task(key))?;
-        let lease = NewLease { key: key.clone(), mark: "mark".to_owned(), reservation: Some(reservation.id) };
+        let lease = NewLease {
+            key: key.clone(),
+            mark: "mark".to_owned(),
+            reservation: Some(reservation.id),
+            token_sha256: None,
+            child: None,
+        };
         let epoch = tx.lease(&lease)?.epoch;
         tx.audit(&Entry::of("leased").task(key).epoch(epoch))?;
     }

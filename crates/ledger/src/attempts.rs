@@ -2,6 +2,7 @@
 
 use dispatch_core::policy::lifecycle::{AttemptEvent, AttemptState, TaskEvent, TaskState};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::names::{Digest, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::time::Timestamp;
@@ -24,6 +25,10 @@ pub struct NewLease {
     pub mark: String,
     /// The money set aside for it; `None` where it costs nothing.
     pub reservation: Option<Uuid>,
+    /// The digest of the token that its agent may send tasks with; `None` where it may send none.
+    pub token_sha256: Option<Digest>,
+    /// The task of another node that stands in an executor's place; `None` where this node runs it.
+    pub child: Option<TaskId>,
 }
 
 /// How an attempt ended.
@@ -70,6 +75,10 @@ pub struct AttemptRow {
     pub mark: String,
     /// The money set aside for it.
     pub reservation: Option<Uuid>,
+    /// The digest of the token that its agent may send tasks with.
+    pub token_sha256: Option<Digest>,
+    /// The task of another node that stands in an executor's place.
+    pub child: Option<TaskId>,
     /// What its executor was told, once that was made.
     pub order_json: Option<String>,
     /// When it was leased.
@@ -94,7 +103,7 @@ const ATTEMPT: &str = "SELECT attempts.*, tasks.sender AS sender, tasks.id AS id
                        JOIN tasks ON tasks.n = attempts.task";
 
 impl Reader {
-    /// Attempts that are leased or started: what `max_parallel` counts.
+    /// Attempts that are leased or started, forwarded ones included.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -106,6 +115,16 @@ impl Reader {
         self.all("read the open attempts", sql, (), read_attempt)
     }
 
+    /// Those of them that an executor of this node runs: what `max_parallel` counts.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn open_runs(&self) -> Result<Vec<AttemptRow>, LedgerError> {
+        let mut open = self.open_attempts()?;
+        open.retain(|attempt| attempt.child.is_none());
+        Ok(open)
+    }
+
     /// An attempt.
     ///
     /// # Errors
@@ -113,6 +132,15 @@ impl Reader {
     pub fn attempt(&self, epoch: u64) -> Result<Option<AttemptRow>, LedgerError> {
         let sql = format!("{ATTEMPT} WHERE epoch = ?1");
         self.one("read an attempt", &sql, [epoch], read_attempt)
+    }
+
+    /// The attempt whose agent holds the token of that digest, open or not.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn attempt_of_token(&self, token_sha256: Digest) -> Result<Option<AttemptRow>, LedgerError> {
+        let sql = format!("{ATTEMPT} WHERE token_sha256 = ?1");
+        self.one("read an attempt", &sql, [token_sha256.to_string()], read_attempt)
     }
 
     /// All attempts of a task, oldest first.
@@ -150,8 +178,9 @@ impl Tx<'_> {
             return Err(LedgerError::NotLeasable { key: lease.key.clone() });
         }
         let epoch = self.next(Counter::Epoch)?;
-        let sql = "INSERT INTO attempts (epoch, task, n, state, mark, reservation, leased_at)
-                   VALUES (?1, ?2, ?3, 'leased', ?4, ?5, ?6)";
+        let sql =
+            "INSERT INTO attempts (epoch, task, n, state, mark, reservation, leased_at, token_sha256, child)
+                   VALUES (?1, ?2, ?3, 'leased', ?4, ?5, ?6, ?7, ?8)";
         let params = (
             epoch,
             row.order_no,
@@ -159,6 +188,8 @@ impl Tx<'_> {
             &lease.mark,
             lease.reservation.map(|id| id.to_string()),
             self.now().unix_ms(),
+            lease.token_sha256.map(|digest| digest.to_string()),
+            lease.child.map(|child| child.to_string()),
         );
         self.run("lease a task", sql, params)?;
         let sql = "UPDATE tasks SET open_epoch = ?2, not_before = NULL, wait_reason = NULL WHERE n = ?1";
@@ -287,6 +318,8 @@ fn read_attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRow> {
         state: get(row, "state")?,
         mark: row.get("mark")?,
         reservation: get_opt(row, "reservation")?,
+        token_sha256: get_opt(row, "token_sha256")?,
+        child: get_opt(row, "child")?,
         order_json: row.get("order_json")?,
         leased_at: get(row, "leased_at")?,
         started_at: get_opt(row, "started_at")?,

@@ -21,6 +21,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 use uuid::Uuid;
 
+use crate::children::ChildKind;
 use crate::error::LedgerError;
 
 /// Places behind the point that the ledger keeps: millionths of a dollar.
@@ -79,6 +80,7 @@ word_column!(KillMode, "mode of a killswitch");
 word_column!(SpendAction, "spend action");
 word_column!(BreakerCause, "cause of a breaker");
 word_column!(VelocityTrip, "trip");
+word_column!(ChildKind, "kind of child");
 
 impl FromSql for Col<Timestamp> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

@@ -15,6 +15,7 @@
 mod attempts;
 mod audit;
 mod boots;
+mod children;
 mod column;
 mod controls;
 mod decisions;
@@ -44,6 +45,7 @@ mod verify;
 pub use attempts::{AttemptEnd, AttemptRow, Ending, NewLease};
 pub use audit::{AuditLine, Entry, NO_HEAD};
 pub use boots::{BootRow, NewBoot};
+pub use children::{ChildKind, ChildRow, NewChild};
 pub use controls::{ControlRow, NewControl};
 pub use decisions::{DecisionRow, NewDecision, Recorded};
 pub use error::{Damage, Disposition, LedgerError};

@@ -1,7 +1,7 @@
 //! Reservations: money set aside for one attempt of one task, closed exactly once (policy section 1).
 
 use dispatch_core::policy::money::Usd;
-use dispatch_core::policy::window::{Balance, Caps, WindowKey, WindowKeys};
+use dispatch_core::policy::window::{Balance, Caps, Payer, Window, WindowKey, WindowKeys};
 use dispatch_core::protocol::names::TaskId;
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
@@ -28,6 +28,15 @@ pub struct NewReservation {
     pub amount: Usd,
     /// In which windows.
     pub windows: WindowKeys,
+    /// Which of them it is made in.
+    pub payer: Payer,
+}
+
+impl NewReservation {
+    /// The windows it is made in, in the order of asking.
+    fn asked(&self) -> impl Iterator<Item = (Window, &WindowKey)> {
+        self.windows.iter().filter(|(window, _)| self.payer.asks(*window))
+    }
 }
 
 /// Whether money was set aside.
@@ -91,18 +100,35 @@ impl Reader {
         self.one("read a reservation", sql, [id.to_string()], read_reservation)
     }
 
-    /// What a branch of a tree has cost and set aside: the task of this id, whoever sent it, and every task below it that
-    /// this ledger knows.
+    /// What a branch of a tree has cost and set aside: the task of this id, whoever sent it, every task below it that runs
+    /// here, and what those it sends elsewhere may cost there. What comes back from these counts in their own bounds.
     ///
     /// # Errors
     /// The ledger cannot be read.
     pub fn branch_committed(&self, top: TaskId) -> Result<Usd, LedgerError> {
+        let below = self.committed_below(top)?;
+        let sql =
+            "SELECT coalesce(sum(CASE WHEN closed_at IS NULL THEN amount ELSE coalesce(actual, 0) END), 0)
+            FROM reservations WHERE task = ?1";
+        let own = self.one("sum up a branch", sql, [top.to_string()], |row| row.get::<_, i64>(0))?;
+        Ok(usd(own.unwrap_or(0)).checked_add(below).unwrap_or(below))
+    }
+
+    /// The same without the task itself: what came back of a task that was sent elsewhere.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn committed_below(&self, top: TaskId) -> Result<Usd, LedgerError> {
         let sql = "WITH RECURSIVE branch (id) AS (
-              SELECT ?1 UNION SELECT tasks.id FROM tasks JOIN branch ON tasks.parent = branch.id)
-            SELECT coalesce(sum(CASE WHEN closed_at IS NULL THEN amount ELSE coalesce(actual, 0) END), 0) AS committed
-            FROM reservations WHERE task IN (SELECT id FROM branch)";
-        let committed = self.one("sum up a branch", sql, [top.to_string()], |row| row.get::<_, i64>(0))?;
-        Ok(usd(committed.unwrap_or(0)))
+              SELECT tasks.id FROM tasks WHERE tasks.parent = ?1
+              UNION SELECT tasks.id FROM tasks JOIN branch ON tasks.parent = branch.id),
+            sent (id) AS (
+              SELECT children.id FROM children WHERE children.parent = ?1
+              UNION SELECT children.id FROM children JOIN branch ON children.parent = branch.id)
+            SELECT coalesce(sum(CASE WHEN closed_at IS NULL THEN amount ELSE coalesce(actual, 0) END), 0)
+            FROM reservations WHERE task IN (SELECT id FROM branch UNION SELECT id FROM sent)";
+        let below = self.one("sum up a branch", sql, [top.to_string()], |row| row.get::<_, i64>(0))?;
+        Ok(usd(below.unwrap_or(0)))
     }
 
     /// Every reservation that is not closed.
@@ -123,8 +149,25 @@ impl Tx<'_> {
     /// An unknown task, a negative amount, an id that was used, an open reservation for the same attempt, or a ledger
     /// that cannot be written.
     pub fn reserve_within(&mut self, new: &NewReservation, caps: &Caps) -> Result<Reserving, LedgerError> {
+        let reserving = self.reserve_for_child(new, caps)?;
+        if reserving != Reserving::Reserved {
+            return Ok(reserving);
+        }
+        let sql = "UPDATE tasks SET reservation = ?3 WHERE sender = ?1 AND id = ?2";
+        let params = (new.key.from.as_str(), new.key.id.to_string(), new.id.to_string());
+        match self.run("point a task to its reservation", sql, params)? {
+            0 => Err(LedgerError::UnknownTask { key: new.key.clone() }),
+            _ => Ok(Reserving::Reserved),
+        }
+    }
+
+    /// The same for a task that another node runs for one of this node: no row of this ledger points to it.
+    ///
+    /// # Errors
+    /// As [`Tx::reserve_within`].
+    pub fn reserve_for_child(&mut self, new: &NewReservation, caps: &Caps) -> Result<Reserving, LedgerError> {
         let amount = micros(new.amount)?;
-        for (kind, window) in new.windows.iter() {
+        for (kind, window) in new.asked() {
             let Some(held) = self.window(window)? else {
                 if has_room(Balance::default(), caps.get(kind), amount)? {
                     continue;
@@ -142,7 +185,7 @@ impl Tx<'_> {
         let sql = "INSERT INTO reservations (id, sender, task, nth, amount, made_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let params = (&reservation, from, &id, new.nth, amount, self.now().unix_ms());
         self.run("make a reservation", sql, params)?;
-        for (_, window) in new.windows.iter() {
+        for (_, window) in new.asked() {
             self.open_window(window)?;
             let sql = "INSERT INTO reservation_windows (reservation, key) VALUES (?1, ?2)";
             self.run("make a reservation", sql, (&reservation, window.to_string()))?;
@@ -156,11 +199,7 @@ impl Tx<'_> {
                 basis: None,
             })?;
         }
-        let sql = "UPDATE tasks SET reservation = ?3 WHERE sender = ?1 AND id = ?2";
-        match self.run("point a task to its reservation", sql, (from, &id, &reservation))? {
-            0 => Err(LedgerError::UnknownTask { key: new.key.clone() }),
-            _ => Ok(Reserving::Reserved),
-        }
+        Ok(Reserving::Reserved)
     }
 
     /// Closes a reservation by charging what was spent, in the windows it was made in. An actual above the amount is

@@ -8,14 +8,15 @@ use crate::error::LedgerError;
 pub(crate) const APPLICATION_ID: i32 = 0x4453_504C;
 
 /// The migrations, oldest first; the schema's number is how many of them were applied.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../schema/0001.sql"),
     include_str!("../schema/0002.sql"),
     include_str!("../schema/0003.sql"),
+    include_str!("../schema/0004.sql"),
 ];
 
 /// The newest schema this program knows, the one it writes (`PRAGMA user_version`).
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// The number of a file's schema; 0 = nothing was ever made in it.
 pub(crate) fn version(connection: &Connection) -> Result<u32, LedgerError> {

@@ -191,6 +191,15 @@ impl Reader {
         self.one("read a task", sql, (key.from.as_str(), key.id.to_string()), read_task)
     }
 
+    /// The tasks of that id, whoever sent them, oldest first.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn tasks_of_id(&self, id: TaskId) -> Result<Vec<TaskRow>, LedgerError> {
+        let sql = "SELECT * FROM tasks WHERE id = ?1 ORDER BY n";
+        self.all("read the tasks of an id", sql, [id.to_string()], read_task)
+    }
+
     /// The tasks whose id begins or ends with `part` (hexadecimal digits and hyphens), newest first, at most `limit`.
     ///
     /// # Errors

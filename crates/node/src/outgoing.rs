@@ -5,6 +5,7 @@
 //! the next one to hold the lock finds whatever a crash left in between and publishes that first: no gap, and never
 //! another message under a position that was used. Publishing the same bytes again is always safe (protocol section 4).
 
+mod child;
 mod error;
 mod flat;
 mod lock;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use crate::files::{FileError, create_private_dir, create_synced, remove, rename_if_there, replace_synced};
 use crate::state::{StateDir, names_in};
 
+pub use child::KeptChild;
 pub use error::OutgoingError;
 pub use lock::Locked;
 pub use mail::{Cancelled, Delivered, Mailbox};

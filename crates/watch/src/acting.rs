@@ -65,6 +65,7 @@ impl Node {
         self.reload_wanted |= after.reload;
         if self.higher_since.is_none() {
             self.move_files(now)?;
+            self.start_couriers(now)?;
             self.start_chores(now)?;
         }
         self.expect_reporting()?;
@@ -139,7 +140,7 @@ impl Node {
     /// Tells executors of cancelled tasks to stop, in every pass: a crash may have come between the cancel's commit and
     /// its `stop.json`.
     fn stop_cancelled(&self, now: Timestamp) -> Result<(), LedgerError> {
-        for row in self.ledger.open_attempts()? {
+        for row in self.ledger.open_runs()? {
             if self.ledger.brief(&row.key)?.is_some_and(|task| task.stop.is_some()) {
                 self.stop(&row.key, row.epoch, StopWhy::Cancelled, now);
             }
@@ -151,12 +152,20 @@ impl Node {
     fn stop_killed(&self, now: Timestamp) -> Result<(), LedgerError> {
         let kills = self.stopped.node.as_ref().is_some_and(|(mode, _)| *mode == KillMode::Kill)
             || !self.stopped.lanes.is_empty();
-        for row in if kills { self.ledger.open_attempts()? } else { Vec::new() } {
+        for row in if kills { self.ledger.open_runs()? } else { Vec::new() } {
             if self.stopped.kills(&row.key.from) {
                 self.stop(&row.key, row.epoch, StopWhy::Killed, now);
             }
         }
         Ok(())
+    }
+
+    /// Why a task of this node is to be stopped, where it is.
+    pub(crate) fn stop_of(&self, key: &TaskKey) -> Result<Option<String>, LedgerError> {
+        if self.stopped.kills(&key.from) {
+            return Ok(Some("a killswitch".to_owned()));
+        }
+        Ok(self.ledger.task(key)?.and_then(|row| row.stop).map(|stop| format!("cancelled by {}", stop.by)))
     }
 
     fn clear_file(

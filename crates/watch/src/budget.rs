@@ -15,9 +15,9 @@ use dispatch_core::protocol::time::{DAY_MS, Timestamp};
 use dispatch_ledger::{LedgerError, QueuedTask, TaskRow, Tx};
 use dispatch_node::config::{Peer, Profile};
 
-use crate::acting::stored_task;
 use crate::guards;
 use crate::home::Home;
+use crate::kin;
 use crate::recipes;
 use crate::routing::{self, Routed};
 
@@ -69,26 +69,6 @@ pub(crate) fn view_of(tx: &Tx<'_>, home: &Home, task: &QueuedTask) -> Result<Bud
     view(tx, home, &Asked { sender: &task.key.from, run: task.run.as_deref(), root: task.root })
 }
 
-fn lineage_of(task: &Task) -> Lineage {
-    task.lineage.as_ref().map_or_else(
-        || Lineage::of_root(task.id),
-        |lineage| Lineage {
-            root: lineage.root,
-            parent: lineage.parent,
-            depth: i64::from(lineage.depth),
-            fanout_left: i64::from(lineage.fanout_left),
-            budget_usd: lineage.budget_usd,
-        },
-    )
-}
-
-/// The same with what is left of its own bound: what it and the tasks below it have set aside and spent here counts.
-fn with_what_is_left(tx: &Tx<'_>, id: TaskId, lineage: Lineage) -> Result<Lineage, LedgerError> {
-    let Some(own) = lineage.budget_usd else { return Ok(lineage) };
-    let left = own.checked_sub(tx.branch_committed(id)?).unwrap_or(Usd::ZERO);
-    Ok(Lineage { budget_usd: Some(left.max(Usd::ZERO)), ..lineage })
-}
-
 /// Everything about a fresh task: step 10 of acceptance.
 pub(crate) fn look(
     tx: &Tx<'_>,
@@ -97,7 +77,9 @@ pub(crate) fn look(
     profile: &Profile,
     peer: &Peer,
 ) -> Result<Admission, LedgerError> {
-    let lineage = lineage_of(task);
+    let lineage = Lineage::of_task(task);
+    let parent = kin::parent_of(tx, home, &lineage)?;
+    let via = task.lineage.as_ref().map_or(&[][..], |lineage| &lineage.via);
     let routed = routing::route(&home.config, task);
     let route = routed.as_ref().and_then(Routed::route);
     // Where nothing can run it, the task's own profile says what is left to say.
@@ -105,7 +87,10 @@ pub(crate) fn look(
     let proposal = Proposal {
         id: task.id,
         lineage,
-        parent: None,
+        parent: parent.as_ref(),
+        depth_max: i64::from(home.config.lineage.depth_max),
+        comes_back: via.contains(&home.node),
+        branch_left: kin::branch_left(tx, home, task.id, &lineage)?,
         require_ack: task.require_ack,
         require_dangerous: task.require_dangerous,
         dangerous_allowed: peer.allow_dangerous && profile.has_unrestricted_mode(),
@@ -150,6 +135,9 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
         id: row.key.id,
         lineage: Lineage { root: row.root, ..Lineage::of_root(row.key.id) },
         parent: None,
+        depth_max: i64::MAX,
+        comes_back: false,
+        branch_left: None,
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
@@ -169,14 +157,11 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
     if !matches!(answer, Admission::Queue { reservation: Some(_), .. }) {
         return Ok(answer);
     }
-    // The sender's own bound for this branch of the tree holds for every attempt, not for the first look alone. It only
-    // makes the answer stricter, so it is read when there is something to lose.
-    let stored = tx.envelope(&row.key)?.and_then(|envelope| stored_task(home, &row.key, &envelope));
-    Ok(match stored.map(|task| lineage_of(&task)) {
-        Some(lineage) if lineage.budget_usd.is_some() => {
-            let lineage = with_what_is_left(tx, row.key.id, lineage)?;
-            admit(&Proposal { lineage, ..proposal }, &view, Look::Budget)
-        }
-        Some(_) | None => answer,
+    // The bounds for this branch of the tree hold for every attempt, not for the first look alone. They only make the
+    // answer stricter, so they are read when there is something to lose.
+    let Some(task) = kin::task_of(tx, home, row)? else { return Ok(answer) };
+    Ok(match kin::branch_left(tx, home, row.key.id, &Lineage::of_task(&task))? {
+        Some(left) => admit(&Proposal { branch_left: Some(left), ..proposal }, &view, Look::Budget),
+        None => answer,
     })
 }

@@ -518,6 +518,7 @@ pub(crate) fn note_clock(tx: &mut Tx<'_>, host_boot_id: &str) -> Result<(), Ledg
     tx.purge_replies(now.plus_ms(-REPLIES_KEPT_MS))?;
     tx.purge_witnessed(now.plus_ms(-WITNESSED_KEPT_MS))?;
     tx.purge_tellings(now.plus_ms(-TELLINGS_KEPT_MS))?;
+    tx.purge_child_results(now.plus_ms(-REPLIES_KEPT_MS))?;
     tx.purge_paid_requests(now.plus_ms(-PAID_REQUESTS_KEPT_MS))?;
     Ok(())
 }

@@ -244,6 +244,13 @@ fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> Ears {
             return polled(Some(hints));
         }
     }
+    // Answers to what this node sends for its tasks; without a bell the tick finds them.
+    for peer in config.peers.keys() {
+        let done = Dir::lane(&Lane::new(config.node.clone(), peer.clone()), Area::Done);
+        if let Err(error) = hints.watch(&config.root.join(done.path()), Rings::Ending(".result.json")) {
+            tracing::debug!(error = %one_line(&error), "cannot watch for answers; the tick looks instead");
+        }
+    }
     Ears { strategy: INOTIFY, hints: Some(hints) }
 }
 

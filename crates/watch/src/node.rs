@@ -20,6 +20,7 @@ use dispatch_spool::share::{Share, ShareError};
 use crate::attempts::{self, Care, Executors};
 use crate::beating::{self, Heard, Hearing, OwnShown};
 use crate::chores::Chores;
+use crate::courier::Couriers;
 use crate::deciding::{self, JudgedWord};
 use crate::filing::{self, Alarm, Laid};
 use crate::home::Home;
@@ -128,6 +129,8 @@ pub(crate) struct Node {
     /// This boot's sealed record, as it is published again where it is missing.
     record: Option<Vec<u8>>,
     pub(crate) chores: Chores,
+    /// Who brings the children of this node's tasks to the share.
+    pub(crate) couriers: Couriers,
     pub(crate) reporting: Reporting,
     pub(crate) host_boot_id: String,
     /// The configuration may say something else than it did when tasks were accepted.
@@ -219,6 +222,7 @@ impl Node {
             read_to_end: BTreeSet::new(),
             record: None,
             chores: Chores::default(),
+            couriers: Couriers::default(),
             reporting: Reporting::default(),
             host_boot_id: clock::host_boot_id().map(|id| id.to_string()).unwrap_or_default(),
             recheck_terms: true,
@@ -421,6 +425,9 @@ impl Node {
                 }
             }
             Reply::Chores { news, done, looked_at } => self.chores_done(*news, done, looked_at),
+            Reply::Couriered { peer, news, cancelled, done } => {
+                self.couriered(&peer, news, cancelled, done);
+            }
             Reply::Copied { length, done } => self.copied(length, done),
             Reply::Progress(done) => self.reported(done),
             Reply::Told(Ok(squatted)) => self.squatted.extend(squatted),
@@ -488,7 +495,7 @@ impl Node {
         self.executors.reap();
         let looked = attempts::look(
             self.home.config.state.path(),
-            self.ledger.open_attempts()?,
+            self.ledger.open_runs()?,
             &self.executors,
             now,
             care,

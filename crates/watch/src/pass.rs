@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::attempts::Looked;
 use crate::beating::{self, Heard, OwnShown};
+use crate::children::{self, ChildNews};
 use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
@@ -71,6 +72,8 @@ pub(crate) struct After {
 struct Learned {
     moved: Vec<Moved>,
     news: Vec<News>,
+    /// What couriers brought.
+    children: Vec<ChildNews>,
     /// Names of this node, outside any task, that somebody else's bytes stood at.
     squatted: Vec<File>,
     recheck: bool,
@@ -104,6 +107,7 @@ impl Rules<'_> {
         // A rollback that this very transaction noted counts already.
         let may_act = self.may_act && tx.meta()?.recovery.is_none();
         if may_act {
+            self.note_children(tx, &learned.children)?;
             self.settle(tx, &seen, &mut after)?;
             if learned.review || !seen.looked.ended.is_empty() {
                 guards::review(tx, self.home)?;
@@ -177,6 +181,21 @@ impl Rules<'_> {
         Ok(())
     }
 
+    /// What came of the children of this node's tasks. One that cannot be noted is heard of again after a while.
+    fn note_children(&self, tx: &mut Tx<'_>, news: &[ChildNews]) -> Result<(), LedgerError> {
+        for told in news {
+            let Some(row) = tx.child(told.id())? else { continue };
+            match tx.contained(|tx| children::note(tx, &row, told)) {
+                Err(error) if error.disposition() == Disposition::Quarantine => {
+                    let why = dispatch_node::report::one_line(&error);
+                    tracing::error!(child = %row.id, error = %why, "what came of a child could not be noted");
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     fn settle(&self, tx: &mut Tx<'_>, seen: &Seen, after: &mut After) -> Result<(), LedgerError> {
         let After { failed, told_near, .. } = after;
         for (key, epoch, at) in &seen.looked.started {
@@ -227,7 +246,7 @@ impl Rules<'_> {
         let max = usize::try_from(self.home.config.exec.max_parallel).unwrap_or(usize::MAX);
         let is_held = |from: &NodeName| self.stopped.stops(from);
         let turn =
-            Turn { free: max.saturating_sub(tx.open_attempts()?.len()), only: self.only, is_held: &is_held };
+            Turn { free: max.saturating_sub(tx.open_runs()?.len()), only: self.only, is_held: &is_held };
         running::lease(tx, self.home, &turn, failed)
     }
 }
@@ -260,6 +279,7 @@ impl Node {
             || !self.moved.is_empty()
             || !self.squatted.is_empty()
             || self.has_chore_news()
+            || self.has_child_news()
             || self.recheck_terms
             || self.is_review_due(seen.now)
             || chores::drain_can_step(&self.ledger, seen.now)?
@@ -283,7 +303,7 @@ impl Node {
     }
 
     fn free_places(&self) -> Result<usize, LedgerError> {
-        let open = self.ledger.open_attempts()?.len();
+        let open = self.ledger.open_runs()?.len();
         Ok(usize::try_from(self.home.config.exec.max_parallel).unwrap_or(usize::MAX).saturating_sub(open))
     }
 
@@ -303,6 +323,7 @@ impl Node {
         let learned = Learned {
             moved: self.take_moved(),
             news: self.take_chore_news(),
+            children: self.take_child_news(),
             squatted: std::mem::take(&mut self.squatted),
             recheck: std::mem::take(&mut self.recheck_terms),
             refusals,
@@ -332,6 +353,7 @@ impl Node {
                 self.moved_since = (!learned.moved.is_empty()).then(Instant::now);
                 self.moved = learned.moved;
                 self.chores_put_back(learned.news);
+                self.child_news_put_back(learned.children);
                 self.squatted = learned.squatted;
                 self.recheck_terms = learned.recheck;
                 self.herald.put_back(learned.handed);

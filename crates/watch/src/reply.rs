@@ -8,7 +8,9 @@ use dispatch_ledger::Filed;
 use dispatch_spool::layout::File;
 use dispatch_spool::share::ShareError;
 
+use crate::children::ChildNews;
 use crate::chores::{ChoreError, News};
+use crate::courier::CourierError;
 use crate::filing::Laid;
 use crate::look::{LaneLook, RootLook};
 use crate::progress;
@@ -31,6 +33,8 @@ pub(crate) enum Reply {
     Copied { length: u64, done: Result<(u64, Vec<File>), ShareError> },
     /// A round of chores with one peer.
     Chores { news: Box<News>, done: Result<(), ChoreError>, looked_at: Option<BTreeSet<TaskId>> },
+    /// A courier came back from a peer: what it learned, and whose cancel it brought.
+    Couriered { peer: NodeName, news: Vec<ChildNews>, cancelled: Vec<TaskId>, done: Result<(), CourierError> },
     /// A batch of progress messages.
     Progress(progress::Done),
     /// The heartbeat or the boot record was written, or not; with the names that were squatted on.

@@ -11,6 +11,7 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::{
     self, BackendKind, NegativeVram, Requirements, SdkUse, Selection, WhyNot,
 };
+use dispatch_core::policy::window::Payer;
 use dispatch_core::protocol::heartbeat::BackendOffer;
 use dispatch_core::protocol::limits::LIST_LEN_MAX;
 use dispatch_core::protocol::names::Name;
@@ -74,6 +75,7 @@ impl Route<'_> {
         BackendFacts {
             is_local: self.backend.kind() == BackendKind::Local,
             billing: self.backend.billing,
+            payer: payer_of(self.backend.kind()),
             machine: self
                 .backend
                 .machine
@@ -171,12 +173,21 @@ fn machine_of(price: &MachinePrice, seconds: u64) -> Option<MachineUse> {
     Some(for_seconds(machine, seconds))
 }
 
+/// Who pays for what runs on a backend of that kind (policy section 4).
+const fn payer_of(kind: BackendKind) -> Payer {
+    match kind {
+        BackendKind::LanWorker => Payer::Elsewhere,
+        BackendKind::Local | BackendKind::CloudWorker | BackendKind::Sdk => Payer::Here,
+    }
+}
+
 /// What the backend of a stored recipe is to admission.
 pub(crate) fn facts_of(recipe: &Recipe) -> BackendFacts {
     let longest_s = recipe.limits.timeout_s.saturating_add(ENDING_S);
     let machine = recipe.machine.as_ref().and_then(|price| machine_of(price, longest_s));
     BackendFacts {
         is_local: recipe.backend_kind == BackendKind::Local.as_str(),
+        payer: BackendKind::parse(&recipe.backend_kind).map_or(Payer::Here, payer_of),
         billing: if recipe.machine.is_some() { Billing::Metered } else { Billing::Free },
         machine,
     }

@@ -324,6 +324,7 @@ pub(crate) fn reserve(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<Res
                 nth: row.attempts_started.saturating_add(1),
                 amount: wanted.amount,
                 windows: wanted.windows,
+                payer: wanted.payer,
             };
             match tx.reserve_within(&new, &home.caps())? {
                 Reserving::Reserved => {
@@ -498,7 +499,8 @@ fn candidate(task: &QueuedTask) -> Candidate<TaskKey> {
 fn lease_one(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
     let Ok(mark) = ids::hex_256() else { return Ok(None) };
     let reservation = tx.task(key)?.and_then(|task| task.reservation);
-    let attempt = tx.lease(&NewLease { key: key.clone(), mark, reservation })?;
+    let attempt =
+        tx.lease(&NewLease { key: key.clone(), mark, reservation, token_sha256: None, child: None })?;
     tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
     let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
     if let Some(endpoint) = recipe.and_then(|recipe| recipe.endpoint) {

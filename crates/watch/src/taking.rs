@@ -184,6 +184,7 @@ fn admitted(tx: &mut Tx<'_>, home: &Home, key: &TaskKey, admission: Admission) -
                 nth: 1,
                 amount: wanted.amount,
                 windows: wanted.windows,
+                payer: wanted.payer,
             };
             match tx.reserve_within(&new, &home.caps())? {
                 Reserving::Reserved => Ok(()),

@@ -3,9 +3,9 @@
 
 use crate::policy::budget::{self, Admits, EstimateError, Pricing};
 use crate::policy::gate::{self, GateFacts, GateReason};
-use crate::policy::lineage;
+use crate::policy::lineage::{self, LineageError};
 use crate::policy::money::Usd;
-use crate::policy::window::{WhenFull, Window, WindowKey};
+use crate::policy::window::{Payer, WhenFull, Window, WindowKey};
 
 mod answer;
 mod facts;
@@ -34,7 +34,7 @@ fn decide(proposal: &Proposal<'_>, budget: &BudgetView, look: Look) -> Result<Ad
     };
     let cost = price(proposal, &backend)?;
     let room = match cost.estimate_usd {
-        Some(estimate) => ask_windows(estimate, proposal, budget)?,
+        Some(estimate) => ask_windows(estimate, proposal, backend.payer, budget)?,
         None => Room::NotAsked,
     };
     let gates = match look {
@@ -56,10 +56,19 @@ fn no(code: RefusalCode) -> Box<Refusal> {
     Box::new(Refusal::plain(code))
 }
 
+fn misplaced(error: LineageError) -> Box<Refusal> {
+    Box::new(Refusal { lineage: Some(error), ..Refusal::plain(RefusalCode::LineageExceeded) })
+}
+
 /// Lineage, backend and rights: what is decided once.
 fn acceptable(proposal: &Proposal<'_>) -> Result<BackendFacts, Box<Refusal>> {
-    lineage::check(proposal.id, &proposal.lineage, proposal.parent)
-        .map_err(|_| no(RefusalCode::LineageExceeded))?;
+    lineage::check(proposal.id, &proposal.lineage, proposal.parent).map_err(misplaced)?;
+    if proposal.comes_back {
+        return Err(misplaced(LineageError::ComesBack));
+    }
+    if proposal.lineage.depth > proposal.depth_max {
+        return Err(misplaced(LineageError::TooDeep { depth_max: proposal.depth_max }));
+    }
     let backend = proposal.backend.ok_or_else(|| no(RefusalCode::NoEligibleBackend))?;
     if proposal.require_dangerous && !proposal.dangerous_allowed {
         return Err(no(RefusalCode::DangerousNotAllowed));
@@ -124,18 +133,24 @@ enum Room {
     None(RoomWait),
 }
 
-fn ask_windows(estimate: Usd, proposal: &Proposal<'_>, budget: &BudgetView) -> Result<Room, Box<Refusal>> {
+fn ask_windows(
+    estimate: Usd,
+    proposal: &Proposal<'_>,
+    payer: Payer,
+    budget: &BudgetView,
+) -> Result<Room, Box<Refusal>> {
     if let Some(wait) = held(estimate, budget) {
         return Ok(Room::None(wait));
     }
     check_run(estimate, budget)?;
-    if let Some(own) = proposal.lineage.budget_usd.filter(|own| estimate > *own) {
+    let own = [proposal.lineage.budget_usd, proposal.branch_left].into_iter().flatten().min();
+    if let Some(own) = own.filter(|own| estimate > *own) {
         // The sender's own bound for this branch of the tree; it lowers the tree's cap and never raises it.
         return Err(full(&budget.keys.tree, own, own.max(Usd::ZERO), estimate));
     }
-    match budget::admits(estimate, &budget.balances, &budget.caps) {
+    match budget::admits_for(payer, estimate, &budget.balances, &budget.caps) {
         Ok(Admits::WithinBudget) => {
-            Ok(Room::Enough(Reservation { windows: budget.keys.clone(), amount: estimate }))
+            Ok(Room::Enough(Reservation { windows: budget.keys.clone(), amount: estimate, payer }))
         }
         Ok(Admits::OverCap { window, limit, left }) => {
             let key = budget.keys.get(window);

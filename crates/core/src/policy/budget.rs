@@ -4,7 +4,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 
 use crate::policy::dec::Dec;
 use crate::policy::money::{Usd, WIRE_FRACTION_DIGITS_MAX};
-use crate::policy::window::{Balance, Balances, Caps, Window};
+use crate::policy::window::{Balance, Balances, Caps, Payer, Window};
 
 /// Results of this many dollars or more are out of range.
 const RESULT_LIMIT: Decimal = Decimal::from_parts(3_567_587_328, 232, 0, false, 0);
@@ -67,6 +67,19 @@ impl BudgetError {
 /// # Errors
 /// A negative balance, then a negative cap. A negative estimate is no error but an answer.
 pub fn admits(estimate: Usd, balances: &Balances, caps: &Caps) -> Result<Admits, BudgetError> {
+    admits_for(Payer::Here, estimate, balances, caps)
+}
+
+/// The same for an attempt that this or another node pays for: only the windows that it is charged in are asked.
+///
+/// # Errors
+/// As [`admits`].
+pub fn admits_for(
+    payer: Payer,
+    estimate: Usd,
+    balances: &Balances,
+    caps: &Caps,
+) -> Result<Admits, BudgetError> {
     if balances.iter().any(|(_, balance)| is_negative(balance)) {
         return Err(BudgetError::NegativeState);
     }
@@ -77,7 +90,7 @@ pub fn admits(estimate: Usd, balances: &Balances, caps: &Caps) -> Result<Admits,
         return Ok(Admits::NegativeEstimate);
     }
     for (window, balance) in balances.iter() {
-        let Some(limit) = caps.get(window) else { continue };
+        let Some(limit) = caps.for_payer(payer, window) else { continue };
         let committed = balance.committed().ok_or(BudgetError::OutOfRange)?;
         let after = committed.checked_add(estimate).ok_or(BudgetError::OutOfRange)?;
         if after > limit {

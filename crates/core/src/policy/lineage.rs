@@ -1,5 +1,7 @@
 //! Tasks sent by tasks: what a child may have is what its parent had, or less (protocol section 3, `lineage`).
 
+use rust_decimal::Decimal;
+
 use crate::policy::money::Usd;
 use crate::protocol::names::TaskId;
 use crate::protocol::task::Task;
@@ -57,6 +59,15 @@ pub enum LineageError {
     /// More budget than the parent had.
     #[error("the budget grows")]
     Budget,
+    /// Deeper in its tree than the node lets tasks run.
+    #[error("it lies deeper than {depth_max} steps from the first task")]
+    TooDeep {
+        /// The deepest allowed.
+        depth_max: i64,
+    },
+    /// It was forwarded to a node that it came through before.
+    #[error("it came through this very node before")]
+    ComesBack,
 }
 
 /// Checks a task's lineage, against its parent's where this node knows the parent.
@@ -83,6 +94,107 @@ pub fn check(id: TaskId, lineage: &Lineage, parent: Option<&Lineage>) -> Result<
     } else {
         Ok(())
     }
+}
+
+/// What a task has left to give to those it sends: what it has, less what it and its children have set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Tasks that may still be sent, by it and by everything below it.
+    pub fanout: i64,
+    /// Money that is neither spent nor set aside; `None` is no limit of its own.
+    pub budget_usd: Option<Usd>,
+}
+
+/// What a child asks for; what it does not say is half of what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Tasks it may send, all of its own children's included.
+    pub fanout: Option<i64>,
+    /// What it may cost, all of its own children included.
+    pub budget_usd: Option<Usd>,
+}
+
+/// Why a task may not send this child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// It would lie deeper than this node allows.
+    #[error("a child of this task would be {depth} steps from the first one, and {depth_max} is the most")]
+    TooDeep {
+        /// The child's depth.
+        depth: i64,
+        /// The deepest allowed.
+        depth_max: i64,
+    },
+    /// The task may send no more.
+    #[error("the task may send no more tasks")]
+    NoFanout,
+    /// The child asks for more fan-out than there is beside itself.
+    #[error("a fan-out of {asked} is more than the {left} that are left beside the child itself")]
+    Fanout {
+        /// What it asks for.
+        asked: i64,
+        /// What could be had.
+        left: i64,
+    },
+    /// The child asks for more money than is left.
+    #[error("a budget of {asked} USD is more than the {left} USD that are left")]
+    Budget {
+        /// What it asks for.
+        asked: Usd,
+        /// What is left.
+        left: Usd,
+    },
+}
+
+/// What a child of a task may have: one step deeper, and a part of what is left. A child takes one of its parent's places
+/// and all it is given to give on, so a whole tree never holds more tasks, nor costs more, than its root was allowed.
+///
+/// # Errors
+/// The first thing there is not enough of.
+pub fn grant(
+    id: TaskId,
+    parent: &Lineage,
+    left: &Left,
+    asked: &Share,
+    depth_max: i64,
+) -> Result<Lineage, GrantError> {
+    let depth = parent.depth.saturating_add(1);
+    if depth > depth_max {
+        return Err(GrantError::TooDeep { depth, depth_max });
+    }
+    let beside = left.fanout.saturating_sub(1);
+    if beside < 0 {
+        return Err(GrantError::NoFanout);
+    }
+    let fanout = asked.fanout.unwrap_or(beside / 2).max(0);
+    if fanout > beside {
+        return Err(GrantError::Fanout { asked: fanout, left: beside });
+    }
+    let budget_usd = match (asked.budget_usd, left.budget_usd) {
+        (Some(asked), Some(left)) if asked > left => return Err(GrantError::Budget { asked, left }),
+        (Some(asked), _) => Some(asked),
+        (None, left) => left.map(|left| half_of(left.max(Usd::ZERO))),
+    };
+    Ok(Lineage { root: parent.root, parent: Some(id), depth, fanout_left: fanout, budget_usd })
+}
+
+/// The lineage of a task that is forwarded: one step deeper, with all that is left of its fan-out but one, and the money
+/// that is set aside for it.
+///
+/// # Errors
+/// It would lie too deep.
+pub fn forward(id: TaskId, parent: &Lineage, left: &Left, depth_max: i64) -> Result<Lineage, GrantError> {
+    let depth = parent.depth.saturating_add(1);
+    if depth > depth_max {
+        return Err(GrantError::TooDeep { depth, depth_max });
+    }
+    let fanout_left = left.fanout.saturating_sub(1).max(0);
+    Ok(Lineage { root: parent.root, parent: Some(id), depth, fanout_left, budget_usd: left.budget_usd })
+}
+
+/// Half an amount, rounded down to millionths.
+fn half_of(amount: Usd) -> Usd {
+    Usd::from_decimal((amount.decimal() / Decimal::TWO).trunc_with_scale(6))
 }
 
 /// A budget grows when it exceeds the parent's, or drops the limit the parent had.
@@ -145,5 +257,31 @@ mod tests {
         assert_eq!(check(Lineage { budget_usd: None, ..child() }), Err(LineageError::Budget));
         let more = Usd::from_wire("2.000001").ok();
         assert_eq!(check(Lineage { budget_usd: more, ..child() }), Err(LineageError::Budget));
+    }
+
+    #[test]
+    fn a_child_takes_its_own_place_and_what_it_may_give_on() {
+        let left = Left { fanout: 3, budget_usd: Usd::from_wire("1").ok() };
+        let grant = |left: &Left, asked: &Share| grant(id(CHILD), &parent(), left, asked, 4);
+        let given = grant(&left, &Share::default()).unwrap();
+        assert_eq!(given, Lineage { fanout_left: 1, budget_usd: Usd::from_wire("0.5").ok(), ..child() });
+        assert_eq!(check(id(GRANDCHILD), &given, Some(&parent())), Ok(()));
+        let all = Share { fanout: Some(2), budget_usd: left.budget_usd };
+        assert_eq!(grant(&left, &all).map(|given| given.fanout_left), Ok(2));
+        let more = Share { fanout: Some(3), ..all };
+        assert_eq!(grant(&left, &more), Err(GrantError::Fanout { asked: 3, left: 2 }));
+        let richer = Share { budget_usd: Usd::from_wire("1.000001").ok(), ..all };
+        assert!(matches!(grant(&left, &richer), Err(GrantError::Budget { .. })));
+        assert_eq!(grant(&Left { fanout: 0, ..left }, &Share::default()), Err(GrantError::NoFanout));
+        let last = grant(&Left { fanout: 1, budget_usd: None }, &Share::default()).unwrap();
+        assert_eq!((last.fanout_left, last.budget_usd), (0, None));
+    }
+
+    #[test]
+    fn a_child_never_lies_deeper_than_the_node_allows() {
+        let left = Left { fanout: 3, budget_usd: None };
+        let at = |depth_max| grant(id(CHILD), &parent(), &left, &Share::default(), depth_max);
+        assert!(at(2).is_ok());
+        assert_eq!(at(1), Err(GrantError::TooDeep { depth: 2, depth_max: 1 }));
     }
 }

@@ -258,6 +258,27 @@ impl fmt::Display for WindowKey {
     }
 }
 
+/// Whose money an attempt spends: which of this node's windows it is set aside and charged in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payer {
+    /// This node's: all windows.
+    #[default]
+    Here,
+    /// That of the node it is forwarded to, where it is charged; here it counts against its tree alone (policy section 4).
+    Elsewhere,
+}
+
+impl Payer {
+    /// Whether a window of this node is asked.
+    #[must_use]
+    pub const fn asks(self, window: Window) -> bool {
+        match (self, window) {
+            (Payer::Here, _) | (Payer::Elsewhere, Window::Tree) => true,
+            (Payer::Elsewhere, Window::Run | Window::Day | Window::Month | Window::Sender) => false,
+        }
+    }
+}
+
 /// One value for each kind of window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerWindow<T> {
@@ -397,6 +418,12 @@ impl Caps {
             Window::Sender => self.sender,
             Window::Tree => self.tree,
         }
+    }
+
+    /// The cap of one window for an attempt that this or another node pays for; `None` is no limit.
+    #[must_use]
+    pub const fn for_payer(&self, payer: Payer, window: Window) -> Option<Usd> {
+        if payer.asks(window) { self.get(window) } else { None }
     }
 }
 

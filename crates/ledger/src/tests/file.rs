@@ -78,8 +78,14 @@ fn ledger_refuses_a_file_that_is_not_whole_or_corrupt() {
 #[test]
 fn a_balance_that_is_not_the_sum_of_its_postings_is_refused() {
     let mut desk = desk();
-    let new =
-        NewReservation { id: Uuid::from_u128(1), key: key(1), nth: 1, amount: usd("2"), windows: windows(1) };
+    let new = NewReservation {
+        id: Uuid::from_u128(1),
+        key: key(1),
+        nth: 1,
+        amount: usd("2"),
+        windows: windows(1),
+        payer: Payer::Here,
+    };
     desk.write(|tx| tx.insert_task(&task(1))).unwrap();
     assert_eq!(desk.write(|tx| tx.reserve_within(&new, &caps("5", "5"))).unwrap(), Reserving::Reserved);
     let path = desk.path();

@@ -13,7 +13,13 @@ fn queued(desk: &mut Desk, number: u32) {
 }
 
 fn lease(desk: &mut Desk, number: u32) -> Result<AttemptRow, LedgerError> {
-    let lease = NewLease { key: key(number), mark: "mark".to_owned(), reservation: None };
+    let lease = NewLease {
+        key: key(number),
+        mark: "mark".to_owned(),
+        reservation: None,
+        token_sha256: None,
+        child: None,
+    };
     desk.write(|tx| tx.lease(&lease))
 }
 
@@ -119,7 +125,8 @@ fn an_epoch_is_never_given_again() {
     let path = desk.path();
     drop(desk.ledger);
     let mut ledger = Ledger::open(&path).unwrap();
-    let lease = NewLease { key: key(1), mark: "mark".to_owned(), reservation: None };
+    let lease =
+        NewLease { key: key(1), mark: "mark".to_owned(), reservation: None, token_sha256: None, child: None };
     let second = ledger.write(Fence::of(1), now(), |tx| tx.lease(&lease)).unwrap().epoch;
     assert!(second > first);
     assert_eq!(ledger.counter(Counter::Epoch).unwrap(), second);
@@ -268,10 +275,17 @@ fn a_reservation_stays_with_its_task_until_it_is_closed() {
     let mut desk = desk();
     queued(&mut desk, 1);
     let id = Uuid::from_u128(9);
-    let new = NewReservation { id, key: key(1), nth: 1, amount: usd("1"), windows: windows(1) };
+    let new =
+        NewReservation { id, key: key(1), nth: 1, amount: usd("1"), windows: windows(1), payer: Payer::Here };
     assert_eq!(desk.write(|tx| tx.reserve_within(&new, &caps("5", "5"))).unwrap(), Reserving::Reserved);
     assert_eq!(desk.ledger.queue(now()).unwrap()[0].reservation, Some(id));
-    let lease = NewLease { key: key(1), mark: "m".to_owned(), reservation: Some(id) };
+    let lease = NewLease {
+        key: key(1),
+        mark: "m".to_owned(),
+        reservation: Some(id),
+        token_sha256: None,
+        child: None,
+    };
     let epoch = desk.write(|tx| tx.lease(&lease)).unwrap().epoch;
     desk.write(|tx| tx.revoke(epoch)).unwrap();
     assert_eq!(desk.ledger.queue(now()).unwrap()[0].reservation, Some(id));

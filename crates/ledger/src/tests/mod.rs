@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::money::Usd;
-use dispatch_core::policy::window::{Caps, WindowKeys};
+use dispatch_core::policy::window::{Caps, Payer, WindowKeys};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
 use dispatch_core::protocol::parts::{AuditHead, CostBasis};
 use dispatch_core::protocol::result::Status;

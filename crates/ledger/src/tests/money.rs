@@ -12,6 +12,7 @@ fn reservation(number: u128, task: u32, nth: u32, amount: &str) -> NewReservatio
         nth,
         amount: usd(amount),
         windows: windows(task),
+        payer: Payer::Here,
     }
 }
 
@@ -247,6 +248,7 @@ impl Model {
             nth: u32::try_from(self.made.len()).unwrap() + 1,
             amount: cents(amount),
             windows: windows(task),
+            payer: Payer::Here,
         };
         let answer = desk.write(|tx| tx.reserve_within(&new, &caps("10", "10"))).unwrap();
         assert_eq!(answer == Reserving::Reserved, self.committed() + amount <= Self::CAP);

@@ -74,6 +74,8 @@ pub struct Config {
     pub safeguards: Safeguards,
     /// Caps of tasks.
     pub limits: Limits,
+    /// Caps of tasks that tasks send.
+    pub lineage: LineageLimits,
     /// What is run to tell a person something.
     pub notify: Option<Notify>,
     /// The recipes a sender may name.
@@ -190,6 +192,15 @@ pub struct Limits {
     pub max_queued: u32,
     /// Tasks of one sender that wait for a person.
     pub max_waiting: u32,
+}
+
+/// `[lineage]`: caps of tasks that tasks send, whatever they were allowed elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineageLimits {
+    /// The deepest a task may lie in its tree, in steps from its root, to run here or to be sent from here by a task.
+    pub depth_max: u32,
+    /// The most tasks that one task may send from here, those of its children included.
+    pub fanout_max: u32,
 }
 
 /// `[notify]`: what is run to tell a person something; JSON on its standard input.

@@ -15,7 +15,7 @@ use super::prices::{check_overshoot, prices};
 use super::safeguards::safeguards;
 use super::section::{Section, Source, quoted};
 use super::tables::{
-    approve, budget, check_workspaces, exec, killswitch, limits, notify, profiles, watch, workspaces,
+    approve, budget, check_workspaces, exec, killswitch, limits, lineage, notify, profiles, watch, workspaces,
 };
 use super::values::{absolute_path, plain_path, variable};
 use super::{Config, Origin, Peer, places};
@@ -74,6 +74,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
     let budget = budget(top.child("budget")?, &mut effective)?;
     let safeguards = safeguards(top.child("safeguards")?, &mut effective)?;
     let limits = limits(top.child("limits")?, &mut effective)?;
+    let lineage = lineage(top.child("lineage")?, &mut effective)?;
     let notify = notify(top.child("notify")?, &mut effective)?;
     let profiles = profiles(&mut top, environment, &mut effective)?;
     let workspaces = workspaces(&mut top, &mut effective)?;
@@ -100,6 +101,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
         budget,
         safeguards,
         limits,
+        lineage,
         notify,
         profiles,
         workspaces,

@@ -17,8 +17,8 @@ use super::values::{
     variable_name, whole, word,
 };
 use super::{
-    AgentKind, Approve, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch, Limits, Notify,
-    Origin, Profile, Watch,
+    AgentKind, Approve, Billing, Budget, Caps, Effective, Exec, GateLimits, Killswitch, Limits,
+    LineageLimits, Notify, Origin, Profile, Watch,
 };
 
 /// Most attempts at once.
@@ -135,6 +135,18 @@ pub(super) fn limits(
     };
     effective.append(&mut section.finish()?);
     Ok(limits)
+}
+
+pub(super) fn lineage(
+    mut section: Section<'_>,
+    effective: &mut Vec<Effective>,
+) -> Result<LineageLimits, ConfigError> {
+    let lineage = LineageLimits {
+        depth_max: section.number_or("depth_max", 0..=64, 8)?,
+        fanout_max: section.number_or("fanout_max", 0..=1_000_000, 100)?,
+    };
+    effective.append(&mut section.finish()?);
+    Ok(lineage)
 }
 
 pub(super) fn notify(

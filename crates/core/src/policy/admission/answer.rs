@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::policy::gate::GateReason;
+use crate::policy::lineage::LineageError;
 use crate::policy::money::Usd;
 use crate::policy::routing::WhyNot;
-use crate::policy::window::{WindowKey, WindowKeys};
+use crate::policy::window::{Payer, WindowKey, WindowKeys};
 use crate::protocol::time::Timestamp;
 
 /// What a task may cost: what its terms show and what is reserved.
@@ -24,6 +25,8 @@ pub struct Reservation {
     pub windows: WindowKeys,
     /// How much.
     pub amount: Usd,
+    /// Which of the windows it is made in.
+    pub payer: Payer,
 }
 
 /// Policy's answer.
@@ -143,6 +146,8 @@ pub struct Refusal {
     pub resets_at: Option<Timestamp>,
     /// Why not each backend of the node, in configured order, where none is eligible.
     pub backends: Vec<(String, WhyNot)>,
+    /// What is wrong with its lineage, where it is that.
+    pub lineage: Option<LineageError>,
 }
 
 impl Refusal {
@@ -157,6 +162,7 @@ impl Refusal {
             asked: None,
             resets_at: None,
             backends: Vec::new(),
+            lineage: None,
         }
     }
 }

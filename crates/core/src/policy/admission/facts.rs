@@ -6,7 +6,7 @@ use crate::policy::budget::MachineUse;
 use crate::policy::gate::{GateLimits, PeerGate};
 use crate::policy::lineage::Lineage;
 use crate::policy::money::Usd;
-use crate::policy::window::{Balances, Caps, WindowKeys};
+use crate::policy::window::{Balances, Caps, Payer, WindowKeys};
 use crate::protocol::names::TaskId;
 
 /// How a profile or a backend is paid for.
@@ -64,6 +64,12 @@ pub struct Proposal<'a> {
     pub lineage: Lineage,
     /// Its parent's, where this node knows the parent.
     pub parent: Option<&'a Lineage>,
+    /// The deepest a task may lie in its tree to run on this node.
+    pub depth_max: i64,
+    /// It came through this very node before.
+    pub comes_back: bool,
+    /// What its own bound, and those of the tasks above it that this node knows, leave for it; `None` is no bound.
+    pub branch_left: Option<Usd>,
     /// It asks for a person (or this node asks in its place).
     pub require_ack: bool,
     /// It wants its profile's unrestricted mode.
@@ -99,11 +105,14 @@ pub struct BackendFacts {
     pub billing: Billing,
     /// The machine and how much of it is used, where it has rates.
     pub machine: Option<MachineUse>,
+    /// Whose money is spent there.
+    pub payer: Payer,
 }
 
 impl BackendFacts {
     /// This node itself, which costs nothing.
-    pub const LOCAL: BackendFacts = BackendFacts { is_local: true, billing: Billing::Free, machine: None };
+    pub const LOCAL: BackendFacts =
+        BackendFacts { is_local: true, billing: Billing::Free, machine: None, payer: Payer::Here };
 }
 
 /// The sender's run, as the ledger has it.

@@ -20,6 +20,9 @@ fn paid() -> Proposal<'static> {
         id: id(),
         lineage: Lineage::of_root(id()),
         parent: None,
+        depth_max: 8,
+        comes_back: false,
+        branch_left: None,
         require_ack: false,
         require_dangerous: false,
         dangerous_allowed: false,
@@ -172,7 +175,7 @@ fn what_is_metered_and_has_no_price_is_refused_and_never_free() {
 fn a_metered_machine_is_paid_for_beside_or_without_tokens() {
     let rates = MachineRates { gpu: usd("0.01"), vcpu: Usd::ZERO, gib: Usd::ZERO, idle_tail_s: 0 };
     let machine = Some(MachineUse { rates, max_runtime_s: 100, vcpus: 1, memory_gib: 1 });
-    let backend = BackendFacts { is_local: true, billing: Billing::Metered, machine };
+    let backend = BackendFacts { billing: Billing::Metered, machine, ..BackendFacts::LOCAL };
     let both = Proposal { backend: Some(backend), ..paid() };
     assert_eq!(reserved(&admit(&both, &budget(), Look::Acceptance)), Some(usd("3.5")));
     let flat = Proposal { billing: Billing::Subscription, ..both };

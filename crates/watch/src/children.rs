@@ -1,0 +1,306 @@
+//! Tasks that this node sends for tasks it runs: made in the transaction that promises them, ended in the one that knows
+//! what came of them. In between, `courier` brings them to the share (policy sections 1 and 4; protocol section 3).
+
+use dispatch_core::policy::lineage::{GrantError, Lineage, Share, grant};
+use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::{Payer, RunName, WindowKeys};
+use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
+use dispatch_core::protocol::parts::CostBasis;
+use dispatch_core::protocol::payload::Payload as _;
+use dispatch_core::protocol::result::TaskResult;
+use dispatch_core::protocol::task::{self, Task};
+use dispatch_ledger::{
+    AttemptRow, ChildKind, ChildRow, Entry, LedgerError, NewChild, NewReservation, Reserving, TaskKey, Tx,
+};
+use dispatch_node::ids;
+use dispatch_node::outgoing::answer_by;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::home::Home;
+use crate::kin;
+
+/// What an agent asks for: a task as it would be sent, without what only this node may say of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The task. Its id, sender, times' order and place in a stream are this node's to say, and so is its lineage.
+    pub(crate) task: Task,
+    /// What it asks of its parent's lineage.
+    pub(crate) share: Share,
+}
+
+/// A no to whoever asked, with what can be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) code: &'static str,
+    pub(crate) text: String,
+    pub(crate) help: String,
+}
+
+impl Refused {
+    pub(crate) fn new(code: &'static str, text: impl Into<String>, help: impl Into<String>) -> Refused {
+        Refused { code, text: text.into(), help: help.into() }
+    }
+}
+
+/// Makes the child that the agent of an attempt asks for. Whoever calls has found the agent's token to be this attempt's.
+pub(crate) fn make(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    attempt: &AttemptRow,
+    wanted: Wanted,
+) -> Result<Result<ChildRow, Refused>, LedgerError> {
+    let Some(row) = tx.task(&attempt.key)? else {
+        return Err(LedgerError::UnknownTask { key: attempt.key.clone() });
+    };
+    let Some(parent) = kin::task_of(tx, home, &row)? else {
+        return Ok(Err(Refused::new(
+            "unknown_task",
+            "the sending task cannot be read back",
+            "send it by hand",
+        )));
+    };
+    if let Some(no) = not_this_one(home, &parent, &wanted.task) {
+        return Ok(Err(no));
+    }
+    let (id, lineage) = (parent.id, Lineage::of_task(&parent));
+    let left = kin::left_of(tx, home, id, &lineage)?;
+    let depth_max = i64::from(home.config.lineage.depth_max);
+    let given = match grant(id, &lineage, &left, &wanted.share, depth_max) {
+        Ok(given) => given,
+        Err(error) => return Ok(Err(not_granted(&error))),
+    };
+    let Ok(child) = ids::task_id(tx.now()) else {
+        return Ok(Err(Refused::new("no_randomness", "no id can be drawn", "try again")));
+    };
+    let body = Task { id: child, run: wanted.task.run.clone().or(parent.run), ..wanted.task };
+    let made = Making { kind: ChildKind::Sent, epoch: attempt.epoch, lineage: given, via: Vec::new() };
+    let reservation = match set_aside(tx, home, &attempt.key, child, &given)? {
+        Ok(reservation) => reservation,
+        Err(no) => return Ok(Err(no)),
+    };
+    insert(tx, home, body, &made, reservation).map(Ok)
+}
+
+/// What no lineage could allow.
+fn not_this_one(home: &Home, parent: &Task, wanted: &Task) -> Option<Refused> {
+    let Some(peer) = home.peers.get(&wanted.to) else {
+        let known: Vec<&str> = home.peers.keys().map(NodeName::as_str).collect();
+        return Some(Refused::new(
+            "unknown_peer",
+            format!("no node `{}` is configured here", wanted.to),
+            format!("known: {}", known.join(", ")),
+        ));
+    };
+    if peer.flat.is_some() {
+        return Some(Refused::new(
+            "unsupported_peer",
+            format!("`{}` speaks version 2, which cannot say where a task comes from", wanted.to),
+            "send it to another node",
+        ));
+    }
+    let more = [
+        (wanted.require_dangerous && !parent.require_dangerous, "--dangerous"),
+        (wanted.allow_sdk && !parent.allow_sdk, "--allow-sdk"),
+    ];
+    more.iter().find(|(asks, _)| *asks).map(|(_, option)| {
+        Refused::new(
+            "lineage_exceeded",
+            format!("the sending task was not allowed {option}, so nothing it sends is"),
+            format!("send it without {option}; who sent the first task can allow it"),
+        )
+    })
+}
+
+fn not_granted(error: &GrantError) -> Refused {
+    let help = match error {
+        GrantError::TooDeep { .. } => {
+            "do it in this task, or have it sent by hand; whoever runs this node raises `depth_max` in [lineage]"
+        }
+        GrantError::NoFanout => {
+            "do it in this task, or have it sent by hand; who sent the first task grants more with --fanout, up to \
+             `fanout_max` in [lineage] of this node"
+        }
+        GrantError::Fanout { .. } => "ask for less with --fanout",
+        GrantError::Budget { .. } => {
+            "ask for less with --budget; what earlier tasks do not spend comes back when they are answered"
+        }
+    };
+    Refused::new("lineage_exceeded", error.to_string(), help)
+}
+
+/// Sets a child's bound aside in its tree, where it has one.
+fn set_aside(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    parent: &TaskKey,
+    child: TaskId,
+    lineage: &Lineage,
+) -> Result<Result<Option<Uuid>, Refused>, LedgerError> {
+    let Some(amount) = lineage.budget_usd.filter(|amount| amount.is_positive()) else { return Ok(Ok(None)) };
+    let Ok(id) = ids::uuid_v4() else {
+        return Ok(Err(Refused::new("no_randomness", "no id can be drawn", "try again")));
+    };
+    let run: Option<&RunName> = None;
+    let new = NewReservation {
+        id,
+        key: TaskKey { from: home.node.clone(), id: child },
+        nth: 1,
+        amount,
+        windows: WindowKeys::of(&parent.from, run, lineage.root, tx.now()),
+        payer: Payer::Elsewhere,
+    };
+    Ok(match tx.reserve_for_child(&new, &home.caps())? {
+        Reserving::Reserved => Ok(Some(id)),
+        Reserving::WouldExceed { window, balance } => {
+            let cap = home.caps().get(window.window());
+            let left = cap.zip(balance.committed()).and_then(|(cap, held)| cap.checked_sub(held));
+            Err(Refused::new(
+                "over_cap",
+                format!(
+                    "{window} has {} USD left of {}, and the child may cost {amount}",
+                    left.unwrap_or(Usd::ZERO).max(Usd::ZERO),
+                    cap.map_or_else(|| "its cap".to_owned(), |cap| format!("{cap} USD")),
+                ),
+                "ask for less with --budget; it never resets: whoever runs this node raises `tree_usd` in [budget]",
+            ))
+        }
+        Reserving::Closed { window } => Err(Refused::new(
+            "over_cap",
+            format!("{window} is closed"),
+            "whoever runs this node closed it: dispatchctl budget",
+        )),
+    })
+}
+
+/// What is the same for all that is sent for a task.
+pub(crate) struct Making {
+    pub(crate) kind: ChildKind,
+    pub(crate) epoch: u64,
+    pub(crate) lineage: Lineage,
+    /// Nodes it came through.
+    pub(crate) via: Vec<NodeName>,
+}
+
+/// Writes the child's row: from here on it is sent.
+pub(crate) fn insert(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    body: Task,
+    made: &Making,
+    reservation: Option<Uuid>,
+) -> Result<ChildRow, LedgerError> {
+    let lineage = &made.lineage;
+    let fanout = u32::try_from(lineage.fanout_left).unwrap_or(0);
+    let task = Task {
+        cluster: home.cluster,
+        from: home.node.clone(),
+        created: tx.now(),
+        stream: Uuid::nil(),
+        seq: 1,
+        lineage: Some(task::Lineage {
+            root: lineage.root,
+            parent: lineage.parent,
+            depth: u32::try_from(lineage.depth).unwrap_or(u32::MAX),
+            fanout_left: fanout,
+            budget_usd: lineage.budget_usd,
+            via: made.via.clone(),
+        }),
+        ..body
+    };
+    let new = NewChild {
+        id: task.id,
+        receiver: task.to.clone(),
+        kind: made.kind,
+        epoch: made.epoch,
+        parent: lineage.parent.unwrap_or(lineage.root),
+        fanout,
+        budget_usd: lineage.budget_usd,
+        reservation,
+        answer_by: answer_by(&task),
+        payload: task.to_payload(),
+    };
+    tx.insert_child(&new)?;
+    let attempt = tx.attempt(made.epoch)?.ok_or(LedgerError::UnknownAttempt { epoch: made.epoch })?;
+    let data = json!({
+        "child": task.id.to_string(), "to": task.to.as_str(), "depth": lineage.depth,
+        "fanout_left": lineage.fanout_left, "budget_usd": lineage.budget_usd.map(|usd| usd.to_string()),
+    });
+    let kind = match made.kind {
+        ChildKind::Forwarded => "forwarded",
+        ChildKind::Sent => "child_made",
+    };
+    tx.audit(&Entry::of(kind).task(&attempt.key).epoch(made.epoch).data(data))?;
+    tx.child(task.id)?.ok_or(LedgerError::UnknownTask { key: attempt.key })
+}
+
+/// What the courier learned of a child.
+#[derive(Clone, Debug)]
+pub(crate) enum ChildNews {
+    /// It is sealed and lies in the outbox, or behind it.
+    Kept { id: TaskId, task_sha256: Digest },
+    /// Its answer was believed.
+    Answered { id: TaskId, result: Box<TaskResult>, payload: Vec<u8> },
+    /// The time for an answer is over.
+    Unanswered { id: TaskId },
+}
+
+impl ChildNews {
+    pub(crate) const fn id(&self) -> TaskId {
+        match self {
+            ChildNews::Kept { id, .. } | ChildNews::Answered { id, .. } | ChildNews::Unanswered { id } => *id,
+        }
+    }
+}
+
+/// Notes what came of a child that an agent sent: what it cost is charged to its tree.
+pub(crate) fn note(tx: &mut Tx<'_>, row: &ChildRow, news: &ChildNews) -> Result<(), LedgerError> {
+    match news {
+        ChildNews::Kept { id, task_sha256 } => tx.mark_child_kept(*id, *task_sha256).map(drop),
+        ChildNews::Answered { id, result, payload } => {
+            if tx.end_child(*id, Some(result.status), Some(payload))? {
+                pay(tx, row, Some(result))?;
+                audit_end(tx, row, Some(result))?;
+            }
+            Ok(())
+        }
+        ChildNews::Unanswered { id } => {
+            if tx.end_child(*id, None, None)? {
+                pay(tx, row, None)?;
+                audit_end(tx, row, None)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Closes what was set aside for a child. Without an answer nobody knows, and all of it counts as spent.
+fn pay(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(), LedgerError> {
+    let Some(id) = row.reservation else { return Ok(()) };
+    let Some(reservation) = tx.reservation(id)? else { return Err(LedgerError::UnknownReservation { id }) };
+    let closing = match result.map(|result| (&result.cost, result.cost.usd)) {
+        None => tx.settle(id, reservation.amount, CostBasis::Reserved)?,
+        Some((cost, Some(usd))) => tx.settle(id, usd, cost.basis)?,
+        Some((_, None)) => tx.release(id)?,
+    };
+    let above = result.and_then(|result| result.cost.usd).filter(|usd| *usd > reservation.amount);
+    if let (dispatch_ledger::Closing::Now, Some(usd)) = (closing, above) {
+        let data = json!({
+            "child": row.id.to_string(), "usd": usd.to_string(), "reserved_usd": reservation.amount.to_string(),
+        });
+        tx.audit(&Entry::of("cost_above_reservation").epoch(row.epoch).data(data))?;
+    }
+    Ok(())
+}
+
+fn audit_end(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(), LedgerError> {
+    let Some(attempt) = tx.attempt(row.epoch)? else {
+        return Err(LedgerError::UnknownAttempt { epoch: row.epoch });
+    };
+    let data = json!({
+        "child": row.id.to_string(), "to": row.receiver.as_str(),
+        "status": result.map(|result| result.status.as_str()),
+        "usd": result.and_then(|result| result.cost.usd).map(|usd| usd.to_string()),
+    });
+    tx.audit(&Entry::of("child_ended").task(&attempt.key).epoch(row.epoch).data(data)).map(drop)
+}
