@@ -11,7 +11,7 @@ pub(crate) fn print(job: &JobDir) -> Result<Exit, Report> {
     let order = job.read_order().map_err(|error| Report::of(Exit::LocalIo, &error))?;
     let cannot = |error| Report::of(Exit::Config, &error);
     let recipe = agent::adapter(&order).and_then(|agent| agent.recipe(&order)).map_err(cannot)?;
-    let environment = environment::build(&order, &recipe, passed_on).map_err(cannot)?;
+    let environment = environment::build(&order, &job.door_path(), &recipe, passed_on).map_err(cannot)?;
     let names: Vec<_> = environment.keys().map(|name| name.to_string_lossy()).collect();
     let cwd = order.cwd.clone().unwrap_or_else(|| job.work_path());
     let limits = [

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use dispatch_node::agents::PATH_DEFAULT;
 use dispatch_node::job::Order;
+use dispatch_node::job::door::{DOOR_VARIABLE, TOKEN_VARIABLE};
 use dispatch_node::tree::MARK_VARIABLE;
 
 use crate::agent::Recipe;
@@ -12,10 +14,12 @@ use crate::launch::CannotStart;
 
 /// Builds it from the executor's own variables, as `own` answers them.
 ///
-/// Nothing set by a profile replaces a `DISPATCH_…` variable. There is no `DISPATCH_FROM` among them: the commands take that
+/// An agent that may send tasks of its own finds its door, and what it shows there, in two of them; one that may not has
+/// neither, not even from the executor's own environment. Nothing set by a profile replaces a `DISPATCH_…` variable. There is no `DISPATCH_FROM` among them: the commands take that
 /// as the name of the node that sends, and an agent may send tasks of its own.
 pub(crate) fn build(
     order: &Order,
+    door: &Path,
     recipe: &Recipe,
     own: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<OsString, OsString>, CannotStart> {
@@ -50,6 +54,15 @@ pub(crate) fn build(
         (MARK_VARIABLE, order.mark.clone()),
     ];
     environment.extend(ours.map(|(name, value)| (name.into(), value.into())));
+    for name in [DOOR_VARIABLE, TOKEN_VARIABLE] {
+        environment.remove(&OsString::from(name));
+    }
+    if let Some(token) = &order.token {
+        // The agent works in a directory of its own.
+        let door = std::path::absolute(door).unwrap_or_else(|_| door.to_owned());
+        environment.insert(DOOR_VARIABLE.into(), door.into());
+        environment.insert(TOKEN_VARIABLE.into(), token.into());
+    }
     Ok(environment)
 }
 

@@ -99,7 +99,7 @@ impl Launch {
     /// Makes everything ready that can fail without leaving a trace.
     pub(crate) fn prepare(job: &JobDir, order: &Order, agent: &dyn Agent) -> Result<Launch, CannotStart> {
         let recipe = agent.recipe(order)?;
-        let environment = environment::build(order, &recipe, passed_on)?;
+        let environment = environment::build(order, &job.door_path(), &recipe, passed_on)?;
         let request = job.stdin_path();
         let stdin = standard_input(&request, recipe.first_line)
             .map_err(|source| CannotStart::NoRequest { path: request, source })?;

@@ -138,6 +138,27 @@ fn the_environment_holds_the_minimum_and_what_the_profile_names() {
 }
 
 #[test]
+fn an_agent_that_may_send_tasks_finds_its_door_and_its_token_and_another_neither() {
+    let lab = Lab::new();
+    let script = "ls -a \"$DISPATCH_DOOR\" | sort | tr '\\n' ' '; stat -c %a \"$DISPATCH_DOOR\"; echo \"$DISPATCH_TOKEN\"";
+    let mut order = lab.order(script);
+    order.token = Some("t0ken".into());
+    order.set.insert("DISPATCH_TOKEN".into(), "forged".into());
+    let job = lab.job(&order);
+    let outcome = Running::start(&job).outcome();
+    assert_eq!(outcome.final_text.as_deref(), Some(". .. replies requests results 700\nt0ken\n"));
+
+    let mut order = lab.order("echo \"${DISPATCH_DOOR-none} ${DISPATCH_TOKEN-none}\"");
+    order.epoch = 8;
+    order.env = vec!["DISPATCH_DOOR".into(), "DISPATCH_TOKEN".into()];
+    let job = lab.job(&order);
+    let mut command = command(&job);
+    command.env("DISPATCH_DOOR", "/another").env("DISPATCH_TOKEN", "another");
+    assert_eq!(Running::of(command, &job).outcome().final_text.as_deref(), Some("none none\n"));
+    assert!(!job.door_path().exists());
+}
+
+#[test]
 fn an_agent_holds_no_file_of_its_executor_but_the_request() {
     let lab = Lab::new();
     let outcome = lab.run(&lab.order("exec ls -l /proc/self/fd"));

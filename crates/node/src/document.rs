@@ -19,8 +19,8 @@ The JSON document, one line; members stay, new ones may be added:
   schema       1
   task, short  the task's id; its last 8 digits
   lane         <from>-to-<to>
-  seq          position in the sender's stream; null on the node that received it
-  task_sha256  digest of the task that was sent
+  seq          position in the sender's stream; null on the node that received it, and within a task
+  task_sha256  digest of the task that was sent; null for one sent by a task, until its result is there
   inbox        where it was put
   expires      from when on it is not started any more
   notes        what the sender should know, a list of sentences
@@ -45,7 +45,7 @@ pub struct Document {
     short: String,
     lane: String,
     seq: Option<u64>,
-    task_sha256: String,
+    task_sha256: Option<String>,
     inbox: String,
     expires: String,
     notes: Vec<String>,
@@ -107,7 +107,7 @@ impl Document {
             short: id.short(),
             lane: lane.to_string(),
             seq: None,
-            task_sha256: task_sha256.to_string(),
+            task_sha256: Some(task_sha256.to_string()),
             inbox: inbox.display().to_string(),
             expires: expires.to_string(),
             notes: Vec::new(),
@@ -119,11 +119,21 @@ impl Document {
         }
     }
 
+    /// About a task that a task sent: its watcher numbers and seals it afterwards.
+    #[must_use]
+    pub fn child(lane: &Lane, id: TaskId, expires: Timestamp, inbox: &Path, notes: &[String]) -> Document {
+        let mut document = Document::of(lane, id, Digest::of(b""), expires, inbox);
+        document.task_sha256 = None;
+        document.notes = notes.to_vec();
+        document
+    }
+
     /// With a result that is believed; `payload` are its exact bytes.
     #[must_use]
     pub fn answered(mut self, result: &TaskResult, payload: &[u8]) -> Document {
         self.status = Some(result.status.as_str().to_owned());
         self.verified = Some(true);
+        self.task_sha256 = Some(result.task_sha256.to_string());
         self.reason = result.reason.as_ref().map(reason);
         self.result = serde_json::from_slice(payload).ok();
         self

@@ -5,6 +5,7 @@
 //! every older format. What decides is read under the lock: an outcome, else `started.json`, else nothing.
 
 mod dir;
+pub mod door;
 mod files;
 mod lock;
 mod meter;

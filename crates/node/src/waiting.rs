@@ -140,6 +140,20 @@ impl Without {
         }
     }
 
+    /// The agent of a task stopped waiting for a task that it sent.
+    #[must_use]
+    pub fn interrupted_child() -> Without {
+        Without {
+            word: NoResult::Interrupted,
+            reason: Reason {
+                code: NoResult::Interrupted.as_str().to_owned(),
+                text: "stopped waiting; the task goes on".to_owned(),
+                help: "a person at this node can end it: dispatchctl cancel".to_owned(),
+            },
+            exit: Exit::Interrupted,
+        }
+    }
+
     /// For a person.
     #[must_use]
     pub fn report(&self, id: TaskId) -> Report {

@@ -18,6 +18,7 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
   dispatch-send --to gpubox --workspace webapp --timeout 30m --file task.md --wait
   git diff | dispatch-send --to gpubox --profile review --wait -
   dispatch-send --to gpubox --file task.md --wait --follow
+  dispatch-send --to gpubox --fanout 10 --budget 5 --file plan.md    it may send ten tasks and spend 5 USD with them
   dispatch-send --to gpubox --file task.md --wait --json | jq -r '.status, .result.final_text'
   dispatch-send --to gpubox --require-ack --max-cost 2.50 --json --file task.md";
 
@@ -28,6 +29,10 @@ pub(crate) const EXAMPLES: &str = "  dispatch-send --to gpubox --request 'run th
 ///
 /// Prints the task's id and where it was put, separated by a tab. With --wait it prints the final text of the verified
 /// result instead, and ends as the task did. Interrupting it ends the waiting, not the task: `dispatchctl wait ID` goes on.
+///
+/// A task's own agent may call it, too (DISPATCH_DOOR is set then): no configuration is read, and this node's watcher sends the
+/// task as a child of the one that runs. A child may only have less than its parent: fan-out, budget, depth. --config, --from,
+/// --to auto, --force, --callback, --follow and --accept-unverified are not for it.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "dispatch-send", version, after_help = after_help_with(EXAMPLES, SCHEMA_HELP))]
 #[command(group = ArgGroup::new("what").required(true).args(["request", "file", "stdin"]))]
@@ -70,6 +75,12 @@ pub(crate) struct Cli {
     /// Ceiling in US dollars; it can only lower the receiver's
     #[arg(long, value_name = "USD", value_parser = usd)]
     pub(crate) max_cost: Option<Usd>,
+    /// How many tasks it may send in its turn, all that those send included (else none)
+    #[arg(long, value_name = "N")]
+    pub(crate) fanout: Option<u32>,
+    /// What it and all tasks that it sends may cost together
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub(crate) budget: Option<Usd>,
     /// The budget batch that it belongs to (else its sender's batch of the day)
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod child;
 mod choose;
 mod peer;
 mod send;
@@ -16,7 +17,8 @@ use std::process::ExitCode;
 
 use dispatch_node::args::parse;
 use dispatch_node::developer;
-use dispatch_node::report::door;
+use dispatch_node::job::door::AgentSide;
+use dispatch_node::report::{Exit, Report, door};
 
 /// The command line, for the pages and completions that are made from it.
 #[must_use]
@@ -32,7 +34,15 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     developer::init(cli.common.verbose);
-    door(cli.common.form(), AssertUnwindSafe(|| send::run(&cli)))
+    door(cli.common.form(), AssertUnwindSafe(|| run(&cli)))
+}
+
+/// As a person at this node, or as the agent of a task that runs here.
+fn run(cli: &args::Cli) -> Result<Exit, Report> {
+    match AgentSide::of_process()? {
+        Some(side) => child::run(cli, &side),
+        None => send::run(cli),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use dispatch_core::protocol::limits::{ENVELOPE_BYTES_MAX, LIFETIME_MS_MAX, REQUE
 use dispatch_core::protocol::names::{Lane, TaskId};
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::seal;
-use dispatch_core::protocol::task::{Requires, Task, TaskMember};
+use dispatch_core::protocol::task::{Lineage, Requires, Task, TaskMember};
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_core::protocol::v2;
 use dispatch_node::desk::Desk;
@@ -107,6 +107,7 @@ pub(crate) fn build(
     task.allow_sdk = cli.allow_sdk;
     task.max_attempts = cli.max_attempts.unwrap_or(task.max_attempts);
     task.callback = cli.callback.unwrap_or(task.callback);
+    task.lineage = root_of(cli, id);
     task.labels = cli.label.iter().cloned().collect();
     task.requires = Requires {
         tool: cli.needs_tool.clone(),
@@ -114,6 +115,19 @@ pub(crate) fn build(
         image: cli.needs_image.clone(),
     };
     task
+}
+
+/// The lineage of a root that may send tasks in its turn, or is bound together with them; without a word of that it says
+/// nothing, and sends none.
+fn root_of(cli: &Cli, id: TaskId) -> Option<Lineage> {
+    (cli.fanout.is_some() || cli.budget.is_some()).then(|| Lineage {
+        root: id,
+        parent: None,
+        depth: 0,
+        fanout_left: cli.fanout.unwrap_or(0),
+        budget_usd: cli.budget,
+        via: Vec::new(),
+    })
 }
 
 /// Seals a task after finding what its receiver would refuse anyway.

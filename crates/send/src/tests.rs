@@ -140,6 +140,25 @@ fn a_task_is_on_the_share_when_the_command_ends() {
 }
 
 #[test]
+fn a_root_says_what_it_may_send_and_spend_only_where_that_was_asked_for() {
+    let node = Node::new();
+    let lineage_of = |words: &[&str]| {
+        node.send(&[&["--request", "x"], words].concat()).unwrap();
+        let records = node.outgoing().unanswered().unwrap();
+        let newest = records.iter().max_by_key(|record| record.seq).unwrap();
+        let task = newest.task().unwrap();
+        (task.id, task.lineage)
+    };
+    assert_eq!(lineage_of(&[]).1, None);
+    let (id, lineage) = lineage_of(&["--fanout", "3", "--budget", "2.5"]);
+    let lineage = lineage.unwrap();
+    assert_eq!((lineage.root, lineage.parent, lineage.depth, lineage.via.len()), (id, None, 0, 0));
+    assert_eq!((lineage.fanout_left, lineage.budget_usd), (3, Usd::from_wire("2.5").ok()));
+    assert_eq!(lineage_of(&["--budget", "1"]).1.unwrap().fanout_left, 0);
+    assert_eq!(lineage_of(&["--fanout", "1"]).1.unwrap().budget_usd, None);
+}
+
+#[test]
 fn what_cannot_be_sent_is_refused_and_leaves_nothing() {
     let node = Node::new();
     let cases: [&[&str]; 11] = [

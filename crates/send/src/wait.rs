@@ -110,7 +110,7 @@ fn unsigned(cli: &Cli, sent: &Sent, answer: &FlatResult, log: Printed) -> Result
     })
 }
 
-fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Result<Exit, Report> {
+pub(crate) fn print_answer(cli: &Cli, result: &TaskResult, exit: Exit, log: Printed) -> Result<Exit, Report> {
     match log {
         // What was followed holds the text already.
         Printed::Something => {}

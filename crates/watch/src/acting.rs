@@ -121,6 +121,7 @@ impl Node {
             attempt: launch.attempt.n,
             epoch: launch.attempt.epoch,
             mark: &launch.attempt.mark,
+            token: None,
             ceiling_usd: row.cost.ceiling_usd,
         };
         Ok(recipes::order(&self.home.config, recipe, &facts).map(|order| (order, task.request)))

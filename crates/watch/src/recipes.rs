@@ -128,6 +128,7 @@ pub(crate) struct OrderFacts<'a> {
     pub(crate) attempt: u32,
     pub(crate) epoch: u64,
     pub(crate) mark: &'a str,
+    pub(crate) token: Option<&'a str>,
     pub(crate) ceiling_usd: Option<Usd>,
 }
 
@@ -144,6 +145,7 @@ pub(crate) fn order(config: &Config, recipe: Recipe, facts: &OrderFacts<'_>) -> 
         attempt: facts.attempt,
         epoch: facts.epoch,
         mark: facts.mark.to_owned(),
+        token: facts.token.map(str::to_owned),
         profile: Name::new(&recipe.profile).ok()?,
         kind: kind_of(&recipe.kind)?,
         argv: recipe.argv,

@@ -6,7 +6,7 @@ use dispatch_core::protocol::names::TaskId;
 use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::seal::seal;
-use dispatch_core::protocol::task::Task;
+use dispatch_core::protocol::task::{Lineage, Task};
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_core::protocol::v2;
 use dispatch_node::clock;
@@ -71,6 +71,16 @@ fn retry(args: &Args, config: &Config, first: &SentTask, context: &Context) -> R
             .help("send it anew with dispatch-send")
     })?;
     let mut notes = vec![format!("repeats {}", old.id)];
+    if let Some(lineage) = old.lineage.as_ref().filter(|lineage| lineage.parent.is_some()) {
+        return Err(Report::new(
+            Exit::NotPermitted,
+            "a task that a task sent is not repeated by hand: nobody would count it",
+        )
+        .help(format!(
+            "repeat the first one of its tree, {}, or send it anew with dispatch-send",
+            lineage.root
+        )));
+    }
     match may_still_run(config, first)? {
         Some(why) if !args.force => {
             return Err(Report::new(Exit::NotPermitted, why).help(
@@ -188,6 +198,8 @@ fn again(old: &Task, desk: &Desk, (id, now): (TaskId, Timestamp), position: Posi
         expires: now.plus_ms(lifetime_ms),
         stream: position.stream,
         seq: position.seq,
+        // The first of a tree is its own root, under its new id too.
+        lineage: old.lineage.clone().map(|lineage| Lineage { root: id, ..lineage }),
         ..old.clone()
     };
     // A flat task has no labels.

@@ -72,6 +72,7 @@ impl Lab {
             attempt: 1,
             epoch: 7,
             mark: self.mark.clone(),
+            token: None,
             profile: Name::new("shell").unwrap(),
             kind: AgentKind::Command,
             argv: argv.iter().map(|&word| word.to_owned()).collect(),

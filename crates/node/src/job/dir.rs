@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dispatch_core::protocol::names::{NodeName, TaskId};
 
+use super::door::AgentDoor;
 use super::files::{Order, Outcome, Progress, Started, Stop};
 use super::lock::{Locked, acquire};
 use super::meter::NearCeiling;
@@ -88,6 +89,9 @@ impl JobDir {
             store::sync_dir(&changed)?;
         }
         make_dir(&job.path)?;
+        if order.token.is_some() {
+            AgentDoor::of(&job).directories().iter().try_for_each(|dir| make_dir(dir))?;
+        }
         drop(store::create_new(&job.file("stdin"), request)?);
         // Written in place: nobody reads it before the executor is spawned.
         drop(store::create_new(&order_path, &bytes)?);
@@ -144,6 +148,12 @@ impl JobDir {
     #[must_use]
     pub fn work_path(&self) -> PathBuf {
         self.file("work")
+    }
+
+    /// Where the agent asks for child tasks.
+    #[must_use]
+    pub fn door_path(&self) -> PathBuf {
+        self.file("door")
     }
 
     /// Tries the lock until it is held or `wait` is over; never longer than [`super::LOCK_WAIT_MS_MAX`].

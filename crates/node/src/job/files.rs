@@ -81,6 +81,10 @@ pub struct Order {
     pub epoch: u64,
     /// Random text in the agent's environment as `DISPATCH_MARK`: what a sweep looks for; no credential.
     pub mark: String,
+    /// What the agent shows at its door to send tasks of its own; none where it may not, and in orders of before. Dead
+    /// with the attempt; the ledger holds its digest only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// The profile the recipe was made from.
     #[serde(with = "text")]
     pub profile: Name,

@@ -85,7 +85,8 @@ pub(super) fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Jo
         .map_err(|source| JobError::Malformed { path: path.to_owned(), source })
 }
 
-fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, JobError> {
+/// The value in a file's bytes.
+pub(super) fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, JobError> {
     let malformed = |source| JobError::Malformed { path: path.to_owned(), source };
     let SchemaOnly { schema } = serde_json::from_slice(bytes).map_err(malformed)?;
     match schema {

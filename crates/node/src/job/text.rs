@@ -5,7 +5,10 @@ use std::fmt::Display;
 use dispatch_core::policy::admission::Billing;
 use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::money::Usd;
-use dispatch_core::protocol::names::{Digest, Name, NodeName, TaskId, canonical_uuid};
+use dispatch_core::policy::window::RunName;
+use dispatch_core::protocol::fraction::Fraction;
+use dispatch_core::protocol::names::{Digest, Lane, Name, NodeName, TaskId, canonical_uuid};
+use dispatch_core::protocol::task::Priority;
 use dispatch_core::protocol::time::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
@@ -34,6 +37,9 @@ text! {
     Digest => Digest::parse,
     Timestamp => Timestamp::parse,
     Usd => Usd::from_wire,
+    Lane => Lane::parse,
+    RunName => RunName::new,
+    Fraction => Fraction::from_wire,
     Uuid => canonical_uuid,
 }
 
@@ -84,6 +90,50 @@ pub(super) mod nullable {
         from: D,
     ) -> Result<T, D::Error> {
         T::deserialize(from)
+    }
+}
+
+/// A member that is an object: a derived reader takes a list of an object's values as well.
+pub(super) mod an_object {
+    use std::fmt;
+    use std::marker::PhantomData;
+
+    use super::{Deserialize, Deserializer, Serializer};
+    use serde::Serialize;
+    use serde::de::value::MapAccessDeserializer;
+    use serde::de::{MapAccess, Visitor};
+
+    pub(in crate::job) fn serialize<T: Serialize, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(to)
+    }
+
+    pub(in crate::job) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        from.deserialize_map(OfMap(PhantomData))
+    }
+
+    struct OfMap<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+}
+
+impl Text for Priority {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Priority::parse(text).ok_or_else(|| "not one of low, normal, high".to_owned())
     }
 }
 

@@ -29,6 +29,7 @@ fn ordered(bench: &Bench) -> JobDir {
         attempt: attempt.n,
         epoch: attempt.epoch,
         mark: &attempt.mark,
+        token: None,
         ceiling_usd: None,
     };
     let order = recipes::order(&bench.home.config, recipe, &facts).unwrap();

@@ -58,6 +58,11 @@ pub(super) fn files(page: &str) -> Vec<Entry> {
                 ("stop.json", "Written by the watcher: end the agent, and why."),
                 ("outcome.json", "What happened; the last thing that is written."),
                 ("work/", "The agent's directory, where the task names no workspace."),
+                (
+                    "door/",
+                    "Where the agent asks the watcher for tasks of its own (requests, replies), and finds what came of them \
+                     (results); closed when the attempt ends.",
+                ),
             ];
         }
         _ => CONFIGURATION.to_vec(),
@@ -111,6 +116,11 @@ pub(super) fn environment(page: &str) -> Vec<Entry> {
                 "Set for the agent: the task's id, who sent it, this node, which attempt this is.",
             ),
             (
+                "DISPATCH_DOOR, DISPATCH_TOKEN",
+                "Set for an agent that may send tasks: where dispatch-send asks for them, and what it shows there. The token is \
+                 dead when the attempt ends; neither goes to the client of an engine elsewhere.",
+            ),
+            (
                 "DISPATCH_MARK",
                 "Set for the agent: by it the processes that it leaves behind are found and ended.",
             ),
@@ -121,6 +131,13 @@ pub(super) fn environment(page: &str) -> Vec<Entry> {
                 list.push((
                     "NOTIFY_SOCKET, WATCHDOG_USEC",
                     "Set by systemd: the watcher tells it when it is ready, and that it is alive.",
+                ));
+            }
+            if page == "dispatch-send" {
+                list.push((
+                    "DISPATCH_DOOR, DISPATCH_TOKEN",
+                    "Set by dispatch-exec for the agent of a task: the task is then sent as a child of that one, by the watcher, and no \
+                     configuration is read. Outside a task, unset them.",
                 ));
             }
             if page == "dispatch-ack" {

@@ -27,6 +27,7 @@ fn order(state: &Path) -> Order {
         attempt: 1,
         epoch: 7,
         mark: "0123456789abcdef".into(),
+        token: None,
         profile: Name::new("shell").unwrap(),
         kind: AgentKind::Command,
         argv: vec!["/bin/sh".into(), "-eu".into()],
@@ -113,6 +114,24 @@ fn every_file_is_read_as_it_was_written() {
     assert_eq!(job.read_progress().unwrap(), Some(progress));
     job.write_outcome(&outcome()).unwrap();
     assert_eq!(job.read_outcome().unwrap(), Some(outcome()));
+}
+
+#[test]
+fn an_order_of_before_there_were_doors_is_still_read_and_one_with_a_token_hides_it() {
+    let state = tempfile::tempdir().unwrap();
+    let mut order = order(state.path());
+    let job = JobDir::create(state.path(), &order, b"").unwrap();
+    assert!(!fs::read_to_string(job.file("order.json")).unwrap().contains("token"));
+    assert_eq!(job.read_order().unwrap().token, None);
+    assert!(!job.door_path().exists());
+    (order.epoch, order.token) = (8, Some("s3cret".into()));
+    let job = JobDir::create(state.path(), &order, b"").unwrap();
+    assert_eq!(job.read_order().unwrap(), order);
+    assert!(!format!("{order:?}").contains("s3cret"));
+    for dir in ["door", "door/requests", "door/replies", "door/results"] {
+        let mode = fs::symlink_metadata(job.file(dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{dir}");
+    }
 }
 
 #[test]
