@@ -47,9 +47,9 @@ pub struct HoldRow {
 pub struct ReviewRow {
     /// What to do.
     pub action: SpendAction,
-    /// The alert that was made of it, as JSON text.
+    /// Why, with its figures as they were last: the body of the alert that its change made, as JSON text.
     pub alert: String,
-    /// When it became so.
+    /// Since when that is to be done.
     pub at: Timestamp,
 }
 
@@ -233,14 +233,14 @@ impl Tx<'_> {
         self.run("forget old requests", "DELETE FROM requests_paid WHERE at < ?1", [before.unix_ms()])
     }
 
-    /// Stores what the spending review came to.
+    /// Stores what the spending review came to. The moment stays where only the figures behind it are others.
     ///
     /// # Errors
     /// The ledger cannot be written.
     pub fn set_spend_review(&mut self, action: SpendAction, alert: &str) -> Result<(), LedgerError> {
         let sql = "INSERT INTO spend_review (one, action, alert, at) VALUES (1, ?1, ?2, ?3)
                    ON CONFLICT (one) DO UPDATE SET action = excluded.action, alert = excluded.alert,
-                     at = excluded.at";
+                     at = CASE WHEN spend_review.action = excluded.action THEN spend_review.at ELSE excluded.at END";
         self.run("store the spending review", sql, (action.as_str(), alert, self.now().unix_ms())).map(|_| ())
     }
 }

@@ -18,18 +18,21 @@ pub(crate) struct Alert {
     pub(crate) breaker: Value,
 }
 
-/// Audits an alert and makes sure that people are told, once. Answers its text.
-pub(crate) fn raise(tx: &mut Tx<'_>, home: &Home, alert: &Alert) -> Result<String, LedgerError> {
-    let body = json!({
+/// What an alert says, for programs.
+pub(crate) fn body(home: &Home, alert: &Alert) -> Value {
+    json!({
         "service": alert.service, "environment": home.node.as_str(), "action": alert.action.as_str(),
         "severity": alert.action.severity(), "reason": alert.reason, "budget": alert.budget,
         "anomaly": alert.anomaly, "breaker": alert.breaker,
-    });
-    let head = tx.audit(&Entry::of("alert").code(alert.action.as_str()).data(body.clone()))?;
+    })
+}
+
+/// Audits an alert and makes sure that people are told, once.
+pub(crate) fn raise(tx: &mut Tx<'_>, home: &Home, alert: &Alert) -> Result<(), LedgerError> {
+    let head = tx.audit(&Entry::of("alert").code(alert.action.as_str()).data(body(home, alert)))?;
     Telling::of(Kind::Spend, format!("alert/{}/{}", head.chain, head.seq), sentence(alert))
         .help("dispatchctl budget says what it is about and what lifts it")
-        .make(tx, home)?;
-    Ok(body.to_string())
+        .make(tx, home)
 }
 
 fn sentence(alert: &Alert) -> String {

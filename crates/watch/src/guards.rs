@@ -48,7 +48,7 @@ pub(crate) const fn hour_of(at: Timestamp) -> i64 {
     at.unix_ms().div_euclid(HOUR_MS)
 }
 
-/// Makes the review anew. A decision that changed is stored and told, once.
+/// Makes the review anew: its figures are kept as they are now, and a decision that changed is told, once.
 pub(crate) fn review(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
     // Which day and month it is, nobody knows now: what was decided stays.
     if home.clock_suspect {
@@ -57,9 +57,6 @@ pub(crate) fn review(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
     let review = reviewed(tx, home)?;
     let before = tx.spend_review()?;
     let action = review.decision.action;
-    if before.as_ref().map_or(SpendAction::Allow, |row| row.action) == action {
-        return Ok(());
-    }
     let alert = Alert {
         service: "paid_work".to_owned(),
         action,
@@ -68,7 +65,13 @@ pub(crate) fn review(tx: &mut Tx<'_>, home: &Home) -> Result<(), LedgerError> {
         anomaly: anomaly_of(&review),
         breaker: Value::Null,
     };
-    let body = alerts::raise(tx, home, &alert)?;
+    let body = alerts::body(home, &alert).to_string();
+    if before.as_ref().is_some_and(|row| row.action == action && row.alert == body) {
+        return Ok(());
+    }
+    if before.map_or(SpendAction::Allow, |row| row.action) != action {
+        alerts::raise(tx, home, &alert)?;
+    }
     tx.set_spend_review(action, &body)
 }
 
@@ -208,7 +211,7 @@ fn hold_sender(
         anomaly: json!({"trip": trip.as_str(), "tree": root.map(|root| root.to_string())}),
         breaker: Value::Null,
     };
-    alerts::raise(tx, home, &alert).map(drop)
+    alerts::raise(tx, home, &alert)
 }
 
 /// Lets held senders go on: a person has looked.
@@ -238,7 +241,7 @@ fn tell_allowed(tx: &mut Tx<'_>, home: &Home, service: String) -> Result<(), Led
         anomaly: Value::Null,
         breaker: Value::Null,
     };
-    alerts::raise(tx, home, &alert).map(drop)
+    alerts::raise(tx, home, &alert)
 }
 
 /// Closes the breakers of a profile by hand, on every backend; true when one was open.
@@ -295,7 +298,7 @@ pub(crate) fn note_ending(
         anomaly: Value::Null,
         breaker: breaker_of(&task.profile, &backend, &after),
     };
-    alerts::raise(tx, home, &alert).map(drop)
+    alerts::raise(tx, home, &alert)
 }
 
 fn breaker_of(profile: &str, backend: &str, breaker: &Breaker) -> Value {

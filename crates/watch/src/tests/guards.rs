@@ -107,6 +107,32 @@ fn an_unusual_hour_throttles_and_tells_once() {
 }
 
 #[test]
+fn the_figures_behind_a_decision_are_those_of_now_and_told_only_when_it_changes() {
+    let mut bench = rich();
+    bench.home.config.safeguards.review.baseline = Some(usd("1"));
+    let review = |bench: &Bench| {
+        let row = bench.ledger.spend_review().unwrap().unwrap();
+        (row.action, row.at, serde_json::from_str::<Value>(&row.alert).unwrap())
+    };
+    bench.write(now(), guards::review);
+    let (action, _, figures) = review(&bench);
+    assert_eq!((action, &figures["budget"]["remaining"]), (SpendAction::Allow, &"1000".into()));
+    bench.take(&bench.paid(1));
+    bench.take(&bench.paid(2));
+    for (launch, at) in bench.lease(now()).into_iter().zip([now(), now().plus_ms(SECOND_MS)]) {
+        let came = outcome(&launch.attempt, OutcomeStatus::Ok, None, Some("1.75"));
+        let ended = Ended { row: launch.attempt, came: Came::Outcome(Box::new(came)) };
+        bench.write(at, |tx, home| settle(tx, home, &ended));
+        bench.write(at, guards::review);
+    }
+    let (action, since, figures) = review(&bench);
+    assert_eq!((action, since), (SpendAction::Throttle, now()), "since it became so");
+    assert_eq!(figures["budget"]["remaining"], "996.5", "{figures:#}");
+    assert_eq!(figures["action"], "throttle");
+    assert_eq!(alerts(&bench), [alert("paid_work", "throttle", "spend_spike")]);
+}
+
+#[test]
 fn while_throttled_a_paid_task_is_gated_and_one_runs_at_a_time() {
     let mut bench = rich();
     bench.take(&bench.paid(1));

@@ -286,9 +286,10 @@ const RETRY: &str = "\
 One document, as dispatch-send(1) prints it, with the member retry_of: the task that this one repeats.";
 
 const BUDGET: &str = "\
-One document: schema, node, at, off_by (caps of 0: paid work is off), paid_off_until; action (allow, throttle or block), since and alert (why, where it is not \
-allow); windows (key, kind, name, reserved_usd, spent_usd, committed_usd, cap_usd, left_usd, resets_at, opened_at, closed_at, \
-closed_why), reservations (id, from, task, attempt, usd, made_at), holds (sender, tree, trip, since, why, next) and breakers \
+One document: schema, node, at, off_by (caps of 0: paid work is off), paid_off_until; action (allow, throttle or block), since and alert (why, with the \
+figures as they are now); windows (key, kind, name, reserved_usd, spent_usd, committed_usd, cap_usd, left_usd, resets_at, opened_at, closed_at, \
+closed_why), reservations (id, from, task, attempt, usd, made_at), holds (sender, tree, trip, since, why, next), \
+standing (id, author, uses, total_usd, last_at) and breakers \
 (profile, backend, is_open, failures, cause, open_until).";
 
 const KILL: &str = "\
