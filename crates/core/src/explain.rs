@@ -128,10 +128,10 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
             format!("send it without --dangerous, or {OPERATOR} sets `allow_dangerous` for this peer"),
         ),
         RefusalCode::MeteredNotAllowed => Explanation::new(
-            "refused because its profile is paid by use",
+            "refused because it would be paid by use",
             "the receiving node runs nothing of this sender that costs money by use, which is the rule for a version-2 peer",
             format!(
-                "{OPERATOR} makes `default` a profile that is not metered, or sets `allow_metered` for this peer"
+                "{OPERATOR} makes `default` a profile, on a backend, that is not metered, or sets `allow_metered` for this peer"
             ),
         ),
         RefusalCode::NoEligibleBackend => Explanation::new(

@@ -73,7 +73,9 @@ fn acceptable(proposal: &Proposal<'_>) -> Result<BackendFacts, Box<Refusal>> {
     if proposal.require_dangerous && !proposal.dangerous_allowed {
         return Err(no(RefusalCode::DangerousNotAllowed));
     }
-    if proposal.billing == Billing::Metered && !proposal.metered_allowed {
+    // A machine that is paid by use costs whatever the profile on it does.
+    let is_metered = [proposal.billing, backend.billing].contains(&Billing::Metered);
+    if is_metered && !proposal.metered_allowed {
         return Err(no(RefusalCode::MeteredNotAllowed));
     }
     Ok(backend)

@@ -457,7 +457,10 @@ fn child(bench: &Bench, number: u32) -> Task {
 fn a_tree_that_sends_too_fast_is_stopped_whole_although_it_is_free() {
     let mut bench = rich();
     bench.home.config.safeguards.tasks_per_hour = 3;
-    bench.take(&bench.task(1));
+    let mut root = bench.task(1);
+    root.lineage =
+        Some(Lineage { parent: None, depth: 0, fanout_left: 101, ..child(&bench, 1).lineage.unwrap() });
+    bench.take(&root);
     for number in 2..=4 {
         bench.take(&child(&bench, number));
     }

@@ -76,7 +76,7 @@ pub struct Proposal<'a> {
     pub require_dangerous: bool,
     /// This node allows that to the sender (`peer.allow_dangerous`).
     pub dangerous_allowed: bool,
-    /// This node lets the sender's tasks run in profiles that are paid by use (`peer.allow_metered`).
+    /// This node lets the sender's tasks run where profile or machine is paid by use (`peer.allow_metered`).
     pub metered_allowed: bool,
     /// This node's gate for the sender.
     pub peer_gate: PeerGate,

@@ -139,6 +139,10 @@ fn what_is_paid_by_use_is_refused_where_its_sender_may_not_cost_anything() {
     assert_eq!(refused(admit(&unpaid, &budget(), Look::Acceptance)), RefusalCode::MeteredNotAllowed);
     let free = Proposal { billing: Billing::Free, ..unpaid };
     assert!(matches!(admit(&free, &budget(), Look::Acceptance), Admission::Queue { reservation: None, .. }));
+    // A free profile on a machine that is paid by use costs, too.
+    let machine = BackendFacts { billing: Billing::Metered, ..BackendFacts::LOCAL };
+    let rented = Proposal { backend: Some(machine), ..free };
+    assert_eq!(refused(admit(&rented, &budget(), Look::Acceptance)), RefusalCode::MeteredNotAllowed);
 }
 
 #[test]
