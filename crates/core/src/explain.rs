@@ -378,6 +378,7 @@ pub const fn why_not(reason: WhyNot) -> &'static str {
         WhyNot::VramTooSmall => "its GPU has too little memory",
         WhyNot::ImageNotOffered => "it does not run that image",
         WhyNot::ToolNotOffered => "it does not run that tool",
+        WhyNot::CameThrough => "the task came through that node, or through as many as it may",
     }
 }
 

@@ -372,6 +372,7 @@ fn every_reason_to_ask_a_person_and_every_unfit_backend_is_explained() {
         WhyNot::VramTooSmall,
         WhyNot::ImageNotOffered,
         WhyNot::ToolNotOffered,
+        WhyNot::CameThrough,
     ];
     let backends = backends.iter().map(|why| format!("{why:?}: {}", explain::why_not(*why)));
     let text: Vec<String> = gates.chain(backends).collect();

@@ -19,7 +19,7 @@ use crate::guards;
 use crate::home::Home;
 use crate::kin;
 use crate::recipes;
-use crate::routing::{self, Routed};
+use crate::routing::{self, Route, Routed};
 
 /// Whose windows are asked.
 struct Asked<'a> {
@@ -69,6 +69,12 @@ pub(crate) fn view_of(tx: &Tx<'_>, home: &Home, task: &QueuedTask) -> Result<Bud
     view(tx, home, &Asked { sender: &task.key.from, run: task.run.as_deref(), root: task.root })
 }
 
+/// How deep a task may lie to run on a route: what is forwarded lies one step deeper there.
+fn depth_max(home: &Home, route: Option<&Route<'_>>) -> i64 {
+    let forwards = route.is_some_and(|route| route.forwards_to().is_some());
+    i64::from(home.config.lineage.depth_max).saturating_sub(i64::from(forwards))
+}
+
 /// Everything about a fresh task: step 10 of acceptance.
 pub(crate) fn look(
     tx: &Tx<'_>,
@@ -88,7 +94,7 @@ pub(crate) fn look(
         id: task.id,
         lineage,
         parent: parent.as_ref(),
-        depth_max: i64::from(home.config.lineage.depth_max),
+        depth_max: depth_max(home, route.as_ref()),
         comes_back: via.contains(&home.node),
         branch_left: kin::branch_left(tx, home, task.id, &lineage)?,
         require_ack: task.require_ack,

@@ -3,6 +3,7 @@
 use dispatch_core::policy::admission::Billing;
 use dispatch_core::policy::lifecycle::{TaskEvent, TaskState};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::protocol::names::NodeName;
 use dispatch_core::protocol::parts::{AuditHead, Cost, CostBasis};
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::result::{
@@ -148,11 +149,20 @@ fn result_of(
             result.backend = Some(BackendInfo { name: recipe.backend, kind: recipe.backend_kind });
             result.permission_mode = recipe.permission_mode;
         }
+        result.via = via_of(tx, last)?;
     }
     if let Some(outcome) = &end.outcome {
         tell_outcome(&mut result, outcome);
     }
     Ok(result.fitted().to_payload())
+}
+
+/// The nodes that ran, or sent on, what a forwarded attempt stands for.
+fn via_of(tx: &Tx<'_>, attempt: &AttemptRow) -> Result<Vec<NodeName>, LedgerError> {
+    let Some(child) = attempt.child else { return Ok(Vec::new()) };
+    let Some(row) = tx.child(child)? else { return Ok(Vec::new()) };
+    let answer = tx.child_result(child)?.and_then(|payload| TaskResult::from_stored(&payload).ok());
+    Ok([row.receiver].into_iter().chain(answer.into_iter().flat_map(|answer| answer.via)).collect())
 }
 
 /// What the executor saw, as the result tells it.

@@ -20,6 +20,7 @@ mod door;
 mod driver;
 mod ending;
 mod filing;
+mod forward;
 mod guards;
 mod home;
 mod kin;

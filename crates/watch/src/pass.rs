@@ -8,7 +8,7 @@ use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::time::{MINUTE_MS, SECOND_MS, Timestamp};
-use dispatch_ledger::{Disposition, Entry, Gap, LedgerError, Reader, TaskKey, Tx};
+use dispatch_ledger::{ChildKind, Disposition, Entry, Gap, LedgerError, Reader, TaskKey, Tx};
 use dispatch_node::door::Claimed;
 use dispatch_spool::layout::File;
 use serde_json::json;
@@ -20,6 +20,7 @@ use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
 use crate::filing::{Alarm, Refuse};
+use crate::forward;
 use crate::guards;
 use crate::home::Home;
 use crate::near;
@@ -185,7 +186,11 @@ impl Rules<'_> {
     fn note_children(&self, tx: &mut Tx<'_>, news: &[ChildNews]) -> Result<(), LedgerError> {
         for told in news {
             let Some(row) = tx.child(told.id())? else { continue };
-            match tx.contained(|tx| children::note(tx, &row, told)) {
+            let noted = tx.contained(|tx| match row.kind {
+                ChildKind::Forwarded => forward::note(tx, self.home, &row, told),
+                ChildKind::Sent => children::note(tx, &row, told),
+            });
+            match noted {
                 Err(error) if error.disposition() == Disposition::Quarantine => {
                     let why = dispatch_node::report::one_line(&error);
                     tracing::error!(child = %row.id, error = %why, "what came of a child could not be noted");

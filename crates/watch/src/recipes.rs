@@ -1,5 +1,6 @@
 //! From a task and this node's configuration to the recipe it would run by, and from a recipe to an executor's order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dispatch_core::planner::recipe::{Limits, Models, RECIPE_SCHEMA, Recipe};
@@ -23,6 +24,9 @@ pub(crate) const fn kind_word(kind: AgentKind) -> &'static str {
     }
 }
 
+/// What recipes and terms say in the place of an agent's kind where another node runs the task.
+const FORWARDED: &str = "forwarded";
+
 fn kind_of(word: &str) -> Option<AgentKind> {
     [AgentKind::Claude, AgentKind::Codex, AgentKind::Gemini, AgentKind::Command]
         .into_iter()
@@ -43,6 +47,9 @@ pub(crate) fn write(recipe: &Recipe) -> String {
 /// Resolves what exactly would run. `None` where the configuration lacks the profile or workspace, or nothing can run it.
 pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe> {
     let route = routing::route(config, task)?.route()?;
+    if let Some(node) = route.forwards_to() {
+        return Some(forwarded(&route, node, task, cost));
+    }
     let profile = route.profile;
     let limits = limits(profile, task);
     let endpoint = route.endpoint(config);
@@ -80,7 +87,33 @@ pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe
         machine: route.price(),
         endpoint,
         models: models(profile),
+        forward: None,
     })
+}
+
+/// What another node runs by a recipe of its own: here only where, for how long at most and for how much.
+fn forwarded(route: &routing::Route<'_>, node: &NodeName, task: &Task, cost: Cost) -> Recipe {
+    Recipe {
+        schema: RECIPE_SCHEMA,
+        profile: route.name.to_string(),
+        kind: FORWARDED.to_owned(),
+        argv: Vec::new(),
+        env: Vec::new(),
+        set: BTreeMap::new(),
+        permission_mode: None,
+        workspace: task.workspace.as_ref().map(ToString::to_string),
+        workspace_path: None,
+        backend: route.backend.name.to_string(),
+        backend_kind: route.backend.kind().as_str().to_owned(),
+        billing: billing(route.profile).as_str().to_owned(),
+        ceiling_usd: cost.ceiling_usd.map(|usd| usd.to_string()),
+        estimate_usd: cost.estimate_usd.map(|usd| usd.to_string()),
+        limits: limits(route.profile, task),
+        machine: None,
+        endpoint: None,
+        models: None,
+        forward: Some(node.to_string()),
+    }
 }
 
 fn models(profile: &Profile) -> Option<Models> {

@@ -13,8 +13,8 @@ use dispatch_core::policy::routing::{
 };
 use dispatch_core::policy::window::Payer;
 use dispatch_core::protocol::heartbeat::BackendOffer;
-use dispatch_core::protocol::limits::LIST_LEN_MAX;
-use dispatch_core::protocol::names::Name;
+use dispatch_core::protocol::limits::{LIST_LEN_MAX, VIA_MAX};
+use dispatch_core::protocol::names::{Name, NodeName};
 use dispatch_core::protocol::task::Task;
 use dispatch_ledger::{LedgerError, Reader};
 use dispatch_node::config::{Backend, Config, Profile, Runs};
@@ -51,25 +51,43 @@ impl<'c> Routed<'c> {
 pub(crate) fn route<'c>(config: &'c Config, task: &Task) -> Option<Routed<'c>> {
     let (own, own_profile) = config.profiles.get_key_value(&task.profile)?;
     let sdk = if task.allow_sdk { config.exec.sdk } else { SdkUse::Denied };
-    let offers: Vec<routing::Backend> = config.backends.iter().map(Backend::offer).collect();
+    let (passed, open): (Vec<&Backend>, Vec<&Backend>) =
+        config.backends.iter().partition(|backend| came_through(backend, task));
+    let offers: Vec<routing::Backend> = open.into_iter().map(Backend::offer).collect();
     let chosen = match routing::select_backend(&offers, &Requirements::from(&task.requires), sdk) {
         Ok(Selection::Backend(chosen)) => chosen,
         Ok(Selection::NoneEligible(refused)) => {
             let named = refused.into_iter().map(|(backend, why)| (backend.name.clone(), why));
-            return Some(Routed::Nowhere(named.collect()));
+            let passed = passed.iter().map(|backend| (backend.name.to_string(), WhyNot::CameThrough));
+            return Some(Routed::Nowhere(named.chain(passed).collect()));
         }
         // A figure below nothing has no spelling, neither on the wire nor in the configuration.
         Err(NegativeVram) => return Some(Routed::Nowhere(Vec::new())),
     };
     let backend = config.backends.iter().find(|backend| backend.name.as_str() == chosen.name)?;
     let (name, profile) = match &backend.runs {
-        Runs::Profile | Runs::Client { .. } => (own, own_profile),
+        Runs::Profile | Runs::Client { .. } | Runs::Forward { .. } => (own, own_profile),
         Runs::Hosted { profile } => config.profiles.get_key_value(profile)?,
     };
     Some(Routed::To(Route { backend, name, profile }))
 }
 
+/// True for a node that a task came through, and for every node once it came through as many as its lineage can name.
+fn came_through(backend: &Backend, task: &Task) -> bool {
+    let Runs::Forward { node } = &backend.runs else { return false };
+    let via = task.lineage.as_ref().map_or(&[][..], |lineage| &lineage.via);
+    *node == task.from || via.contains(node) || via.len() >= VIA_MAX
+}
+
 impl Route<'_> {
+    /// The node that the task is forwarded to.
+    pub(crate) fn forwards_to(&self) -> Option<&NodeName> {
+        match &self.backend.runs {
+            Runs::Forward { node } => Some(node),
+            Runs::Profile | Runs::Client { .. } | Runs::Hosted { .. } => None,
+        }
+    }
+
     /// What admission wants to know of the backend, for a run of at most so many seconds.
     pub(crate) fn facts(&self, timeout_s: u64) -> BackendFacts {
         BackendFacts {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::attempts::{Came, Ended};
 use crate::budget;
 use crate::ending::{self, End, finish, finish_as_it_ran, reason};
+use crate::forward;
 use crate::guards::{self, Guards};
 use crate::home::Home;
 use crate::pass::contain;
@@ -111,10 +112,10 @@ fn cancelled_reason(task: &TaskRow) -> Option<dispatch_core::protocol::result::R
 }
 
 /// An attempt that was started and is over, whatever became of it.
-struct Closed<'a> {
-    ending: attempt::Ending,
-    end: AttemptEnd,
-    outcome: Option<&'a Outcome>,
+pub(crate) struct Closed<'a> {
+    pub(crate) ending: attempt::Ending,
+    pub(crate) end: AttemptEnd,
+    pub(crate) outcome: Option<&'a Outcome>,
 }
 
 fn ran(
@@ -179,14 +180,16 @@ fn machine_cost(tx: &Tx<'_>, row: &AttemptRow, outcome: &Outcome) -> Result<Opti
         .and_then(|(recipe, elapsed_ms)| routing::machine_cost(&recipe, elapsed_ms)))
 }
 
-fn reserved(tx: &Tx<'_>, row: &AttemptRow) -> Result<Option<Usd>, LedgerError> {
+/// What is set aside for an attempt.
+pub(crate) fn reserved(tx: &Tx<'_>, row: &AttemptRow) -> Result<Option<Usd>, LedgerError> {
     match row.reservation {
         Some(id) => Ok(tx.reservation(id)?.map(|reservation| reservation.amount)),
         None => Ok(None),
     }
 }
 
-fn close(
+/// Ends an attempt, and its task or the way to its next attempt.
+pub(crate) fn close(
     tx: &mut Tx<'_>,
     home: &Home,
     row: &AttemptRow,
@@ -435,6 +438,10 @@ fn start_one(
             note_wait(tx, key, &explain::backend_busy(backend).line()).map(|()| None)
         }
         (Reserved::Yes, Place::Free(_)) => {
+            if forward::is_due(tx, key)? {
+                forward::lease(tx, home, key)?;
+                return guards.note_start(tx, task).map(|()| None);
+            }
             let launch = lease_one(tx, key)?;
             if launch.is_some() {
                 guards.note_start(tx, task)?;

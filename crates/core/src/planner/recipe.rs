@@ -64,6 +64,9 @@ pub struct Recipe {
     /// What the agent's models may do; none for commands, and in recipes of before there was a meter.
     #[serde(default)]
     pub models: Option<Models>,
+    /// The node that the task is forwarded to: nothing of the above but the limits runs here then.
+    #[serde(default)]
+    pub forward: Option<String>,
 }
 
 /// What a second of a machine costs, and how much of it a task has. Rates are decimals with at most 12 places.
@@ -157,13 +160,14 @@ mod tests {
             machine: None,
             endpoint: None,
             models: None,
+            forward: None,
         }
     }
 
     #[test]
     fn a_recipe_of_before_there_were_other_backends_or_a_meter_is_still_read() {
         let text = serde_json::to_string(&recipe(&["a"])).unwrap();
-        let before = text.replace(",\"machine\":null,\"endpoint\":null,\"models\":null", "");
+        let before = text.replace(",\"machine\":null,\"endpoint\":null,\"models\":null,\"forward\":null", "");
         assert_ne!(before, text);
         assert_eq!(serde_json::from_str::<Recipe>(&before).unwrap(), recipe(&["a"]));
     }

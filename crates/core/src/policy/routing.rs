@@ -114,6 +114,8 @@ pub enum WhyNot {
     ImageNotOffered,
     /// It does not run the tool, or runs certain tools and the task names none.
     ToolNotOffered,
+    /// It is a node that the task came through; said by whoever offers backends to the rule, never by the rule itself.
+    CameThrough,
 }
 
 impl WhyNot {
@@ -126,6 +128,7 @@ impl WhyNot {
             WhyNot::VramTooSmall => "vram_too_small",
             WhyNot::ImageNotOffered => "image_not_offered",
             WhyNot::ToolNotOffered => "tool_not_offered",
+            WhyNot::CameThrough => "came_through",
         }
     }
 }

@@ -8,13 +8,13 @@ use dispatch_core::policy::dec::Dec;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::{self, BackendKind};
 use dispatch_core::protocol::fraction::Fraction;
-use dispatch_core::protocol::names::Name;
+use dispatch_core::protocol::names::{Name, NodeName};
 
 use super::error::{ConfigError, Problem};
 use super::section::{Flag, Section, quoted};
 use super::tables::PARALLEL_MAX;
 use super::values::{backend_kind, billing, endpoint_url, variable_name};
-use super::{Billing, Effective, Origin, Profile};
+use super::{Billing, Effective, Origin, Peer, Profile};
 
 /// Longest time after the work that is paid for, in seconds.
 const IDLE_TAIL_S_MAX: u64 = 86_400;
@@ -47,6 +47,11 @@ pub struct Backend {
 pub enum Runs {
     /// The agent of the task's own profile, on this node.
     Profile,
+    /// The same task once more, forwarded to this node's lane: its profile of that name, and its money.
+    Forward {
+        /// The node.
+        node: NodeName,
+    },
     /// An engine's own client, which waits for the work it starts elsewhere. The request is its standard input.
     Client {
         /// Its program and arguments.
@@ -67,6 +72,7 @@ impl Backend {
     pub const fn kind(&self) -> BackendKind {
         match self.runs {
             Runs::Profile => BackendKind::Local,
+            Runs::Forward { .. } => BackendKind::LanWorker,
             Runs::Client { .. } => BackendKind::CloudWorker,
             Runs::Hosted { .. } => BackendKind::Sdk,
         }
@@ -118,13 +124,14 @@ pub struct Endpoint {
 pub(super) fn backends(
     top: &mut Section<'_>,
     profiles: &BTreeMap<Name, Profile>,
+    peers: &BTreeMap<NodeName, Peer>,
     effective: &mut Vec<Effective>,
 ) -> Result<Vec<Backend>, ConfigError> {
     let mut backends = Vec::new();
     for (name, section) in top.children("backend")? {
         let key = Name::new(&name)
             .map_err(|why| section.error_at("", Problem::value(format!("backend.{name}"), &why)))?;
-        backends.push(backend(key, section, profiles, effective)?);
+        backends.push(backend(key, section, profiles, peers, effective)?);
     }
     if backends.is_empty() {
         let local = Name::new("local")
@@ -139,6 +146,7 @@ fn backend(
     name: Name,
     mut section: Section<'_>,
     profiles: &BTreeMap<Name, Profile>,
+    peers: &BTreeMap<NodeName, Peer>,
     effective: &mut Vec<Effective>,
 ) -> Result<Backend, ConfigError> {
     let kind = section.required_text("kind", backend_kind)?;
@@ -148,9 +156,9 @@ fn backend(
         images: names(&mut section, "images")?,
         tools: names(&mut section, "tools")?,
         max_parallel: section.number("max_parallel", 1..=PARALLEL_MAX)?,
-        runs: runs(kind, &mut section, profiles)?,
+        runs: runs(kind, &mut section, profiles, peers)?,
         billing: match kind {
-            // The machine is this one; what its agents cost is their profiles' to say.
+            // The machine is this one, or another node's to pay; what agents cost is their profiles' to say.
             BackendKind::Local | BackendKind::LanWorker | BackendKind::Sdk => Billing::Free,
             BackendKind::CloudWorker => section.required_text("billing", billing)?,
         },
@@ -197,9 +205,19 @@ fn runs(
     kind: BackendKind,
     section: &mut Section<'_>,
     profiles: &BTreeMap<Name, Profile>,
+    peers: &BTreeMap<NodeName, Peer>,
 ) -> Result<Runs, ConfigError> {
     match kind {
-        BackendKind::Local | BackendKind::LanWorker => Ok(Runs::Profile),
+        BackendKind::Local => Ok(Runs::Profile),
+        BackendKind::LanWorker => {
+            let node = section.required_text("node", NodeName::new)?;
+            let problem = match peers.get(&node) {
+                Some(peer) if peer.version_2().is_none() => return Ok(Runs::Forward { node }),
+                Some(_) => format!("`{node}` speaks version 2, which cannot say where a task comes from"),
+                None => format!("there is no [peer.{node}]"),
+            };
+            Err(section.error_at("node", Problem::value(section.full("node"), &problem)))
+        }
         BackendKind::CloudWorker => {
             let argv = section.texts("argv", |text| match text.contains('\0') {
                 true => Err("a text without NUL".to_owned()),

@@ -81,7 +81,7 @@ pub(super) fn check(file: &Path, text: &str, environment: &Environment) -> Resul
     check_workspaces(&top, &profiles, &workspaces)?;
     let prices = prices(&mut top, &mut effective)?;
     check_overshoot(&top, &profiles, &prices)?;
-    let backends = backends(&mut top, &profiles, &mut effective)?;
+    let backends = backends(&mut top, &profiles, &peers, &mut effective)?;
     let endpoints = endpoints(&mut top, &mut effective)?;
     check_endpoints(&top, &profiles, &endpoints)?;
     let mut all = top.finish()?;

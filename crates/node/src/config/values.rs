@@ -96,11 +96,7 @@ pub(super) fn billing(text: &str) -> Result<Billing, &'static str> {
 }
 
 pub(super) fn backend_kind(text: &str) -> Result<BackendKind, &'static str> {
-    match BackendKind::parse(text) {
-        Some(BackendKind::LanWorker) => Err("this release forwards no task to another node"),
-        Some(kind) => Ok(kind),
-        None => Err("one of local, cloud_worker, sdk"),
-    }
+    BackendKind::parse(text).ok_or("one of local, lan_worker, cloud_worker, sdk")
 }
 
 /// The address of a hosted API, and the host in it.

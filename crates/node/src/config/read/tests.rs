@@ -202,7 +202,8 @@ fn a_backend_that_contradicts_itself_or_has_no_price_does_not_hold() {
     for (toml, why) in [
         ("[backend.g]\nkind = \"local\"\nhas_gpu = false\navailable_vram_gb = \"8\"\n", "has no GPU memory"),
         ("[backend.g]\nkind = \"local\"\nhas_gpu = true\n", "available_vram_gb"),
-        ("[backend.g]\nkind = \"lan_worker\"\n", "forwards no task"),
+        ("[backend.g]\nkind = \"lan_worker\"\n", "backend.g.node"),
+        ("[backend.g]\nkind = \"lan_worker\"\nnode = \"nobody\"\n", "there is no [peer.nobody]"),
         ("[backend.g]\nkind = \"sdk\"\nprofile = \"x\"\n", "there is no [profile.x]"),
         ("[backend.g]\nkind = \"local\"\ntools = [\"-x\"]\n", "not an option"),
         ("[backend.g]\nkind = \"cloud_worker\"\nbilling = \"free\"\nargv = [\"{request}\"]\n", "{timeout_s}"),
