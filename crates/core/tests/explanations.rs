@@ -113,6 +113,15 @@ fn standings() -> Vec<(&'static str, Standing)> {
         ("due", Standing::Due),
         ("running", Standing::Running { for_ms: 72_000, timeout_s: Some(3_600), attempt: 1, attempts: 1 }),
         ("running again", Standing::Running { for_ms: 500, timeout_s: None, attempt: 2, attempts: 3 }),
+        (
+            "forwarded",
+            Standing::Forwarded {
+                to: "gpubox".into(),
+                child: "dacaf1ff".into(),
+                for_ms: 72_000,
+                answer_by: noon(),
+            },
+        ),
         ("starting", Standing::Starting),
         ("between attempts", Standing::BetweenAttempts { started: 1, attempts: 3 }),
         ("ended with a reason", Standing::Ended { status: Status::Rejected, reason: Some(reason()) }),
@@ -141,6 +150,7 @@ fn standing_number(standing: &Standing) -> usize {
         Standing::Ended { .. } => 14,
         Standing::Unpublished => 15,
         Standing::Hold(_) => 16,
+        Standing::Forwarded { .. } => 17,
     }
 }
 
@@ -264,7 +274,7 @@ fn complete(numbers: impl Iterator<Item = usize>, count: usize) {
 #[test]
 fn every_place_of_a_received_task_is_explained() {
     let all = standings();
-    complete(all.iter().map(|(_, standing)| standing_number(standing)), 17);
+    complete(all.iter().map(|(_, standing)| standing_number(standing)), 18);
     let text: Vec<String> = all.iter().map(|(name, standing)| told_block(name, &standing.told())).collect();
     insta::assert_snapshot!(text.join("\n"));
 }

@@ -105,6 +105,17 @@ pub enum Standing {
         /// How many there may be.
         attempts: u32,
     },
+    /// Another node runs it for this one.
+    Forwarded {
+        /// The node.
+        to: String,
+        /// The task it is there, by its short id.
+        child: String,
+        /// Since when it has been on its way, in milliseconds.
+        for_ms: i64,
+        /// Until when its answer can come.
+        answer_by: Timestamp,
+    },
     /// A lease was given and its agent has not started yet.
     Starting,
     /// An attempt is over, and the next one has not begun.
@@ -145,6 +156,7 @@ impl Standing {
             | Standing::Stopping { .. }
             | Standing::Due
             | Standing::Running { .. }
+            | Standing::Forwarded { .. }
             | Standing::Starting
             | Standing::BetweenAttempts { .. }
             | Standing::Ended { .. }
@@ -177,6 +189,20 @@ impl Standing {
             Standing::Running { for_ms, timeout_s, attempt, attempts } => {
                 running(*for_ms, *timeout_s, *attempt, *attempts)
             }
+            Standing::Forwarded { to, child, for_ms, answer_by } => Told::new(
+                "forwarded",
+                Who::Operator,
+                Explanation::new(
+                    format!("was forwarded to `{to}`"),
+                    format!(
+                        "{} ago, as task {child} of this node; its answer can come until {answer_by}",
+                        duration(*for_ms)
+                    ),
+                    format!(
+                        "on `{to}`, `dispatchctl explain {child}` says where it is; `dispatchctl cancel` ends it there"
+                    ),
+                ),
+            ),
             Standing::Starting => Told::new(
                 "starting",
                 Who::Nobody,
@@ -265,6 +291,7 @@ impl Standing {
             | Standing::Stopping { .. }
             | Standing::Due
             | Standing::Running { .. }
+            | Standing::Forwarded { .. }
             | Standing::Starting
             | Standing::BetweenAttempts { .. }
             | Standing::Ended { .. }

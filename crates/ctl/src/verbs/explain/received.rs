@@ -157,7 +157,7 @@ impl Facts<'_> {
         });
         match open {
             Some(attempt) => {
-                told.push(self.attempt(attempt).told());
+                told.push(self.attempt(attempt)?.told());
                 if watched(&self.config.state)? == Watched::Free {
                     told.push(Standing::NoWatcher.told());
                 }
@@ -177,15 +177,23 @@ impl Facts<'_> {
         }
     }
 
-    fn attempt(&self, attempt: &AttemptRow) -> Standing {
-        let Some(started_at) = attempt.started_at else { return Standing::Starting };
+    fn attempt(&self, attempt: &AttemptRow) -> Result<Standing, LedgerError> {
+        if let Some(child) = attempt.child.map(|child| self.ledger.child(child)).transpose()?.flatten() {
+            return Ok(Standing::Forwarded {
+                to: child.receiver.to_string(),
+                child: child.id.short(),
+                for_ms: self.now.since_ms(child.made_at),
+                answer_by: child.answer_by,
+            });
+        }
+        let Some(started_at) = attempt.started_at else { return Ok(Standing::Starting) };
         let order = attempt.order_json.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        Standing::Running {
+        Ok(Standing::Running {
             for_ms: self.now.since_ms(started_at),
             timeout_s: order.and_then(|order| order.get("timeout_s").and_then(Value::as_u64)),
             attempt: attempt.n,
             attempts: self.row.max_attempts,
-        }
+        })
     }
 
     /// What keeps the whole node, or the lane, from starting anything.
@@ -279,7 +287,7 @@ impl Facts<'_> {
     /// Whether every place is taken, and how many go first.
     fn behind(&self) -> Result<Option<Standing>, LedgerError> {
         let open = self.ledger.open_attempts()?;
-        let running = open.len();
+        let running = open.iter().filter(|attempt| attempt.child.is_none()).count();
         let places = self.config.exec.max_parallel;
         if running < usize::try_from(places).unwrap_or(usize::MAX) {
             return Ok(None);
