@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dispatch_core::protocol::names::Lane;
+use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::desk::Desk;
 use dispatch_node::outgoing::Outgoing;
@@ -47,15 +48,17 @@ fn try_care(config: &Config, context: &Context) -> Result<(), Report> {
         }
         let desk = desk(config, &lane)?;
         let done = desk.outgoing.upkeep(&desk.mail())?;
-        for id in done.flushed.published {
+        for id in &done.flushed.published {
             context.tell(&format!("sent {id}, which was kept from before"));
         }
-        for id in done.unanswered {
+        for id in &done.unanswered {
             context.tell(&format!("unanswered: no result of {id} came in time"));
         }
+        let marked = desk.outgoing.mark_told(&done, clock::now());
         if let Some((id, why)) = done.flushed.stuck {
             context.tell(&format!("{id} stays kept: {}", Report::from(why).one_line()));
         }
+        marked?;
     }
     Ok(())
 }

@@ -137,6 +137,15 @@ impl Tx<'_> {
         })
     }
 
+    /// Notes that something of this kind and name was written down, and tells nobody. True the first time, over all starts
+    /// of the watcher.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn note_once(&mut self, kind: &str, name: &str) -> Result<bool, LedgerError> {
+        Ok(self.make_telling(kind, name, "{}", 0)? != Made::Known)
+    }
+
     /// Marks a telling as handed to the program.
     ///
     /// # Errors

@@ -134,17 +134,20 @@ fn untold(desk: &Desk, config: &Config) -> Option<String> {
 fn look_after(cli: &Cli, desk: &Desk, notes: &mut Vec<String>) {
     match desk.outgoing.upkeep(&desk.mail()) {
         Ok(upkeep) => {
-            for id in upkeep.flushed.published {
+            for id in &upkeep.flushed.published {
                 note(cli, notes, format!("sent {id}, which was kept from before"));
             }
-            for id in upkeep.flushed.unknown {
-                note(cli, notes, in_doubt(desk, id).one_line());
+            for id in &upkeep.flushed.unknown {
+                note(cli, notes, in_doubt(desk, *id).one_line());
             }
-            for damaged in upkeep.flushed.damaged {
+            for damaged in &upkeep.flushed.damaged {
                 note(cli, notes, format!("a task that was kept cannot be sent: {damaged}"));
             }
-            for id in upkeep.unanswered {
+            for id in &upkeep.unanswered {
                 note(cli, notes, format!("unanswered: no result of {id} came in time"));
+            }
+            if let Err(error) = desk.outgoing.mark_told(&upkeep, clock::now()) {
+                note(cli, notes, format!("that could not be noted, and is said again: {error}"));
             }
         }
         // It is tried again with the next send; this send must not fail for the sake of another.

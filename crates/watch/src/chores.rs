@@ -1,5 +1,7 @@
 //! What a node does now and then: its own outgoing tasks, files that vanished or were squatted on, old things that go.
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,18 +16,20 @@ use dispatch_core::protocol::v2::FlatRing;
 use dispatch_ledger::{ClockMarks, Entry, Filed, LedgerError, TaskKey, Tx};
 use dispatch_node::clock;
 use dispatch_node::job::JobDir;
-use dispatch_node::outgoing::{Delivered, Mailbox, Noted, Outgoing, OutgoingError, Upkeep};
+use dispatch_node::outgoing::{Outgoing, OutgoingError, Upkeep};
 use dispatch_node::state::StateDir;
 use dispatch_spool::layout::{Area, Dir, File, LaneFile};
 use dispatch_spool::share::{EntryKind, ErrorKind, Share, ShareError};
 use dispatch_spool::upkeep::{archive_done, remove_leftovers, trim_evidence};
 use serde_json::json;
 
-use crate::home::Home;
 use crate::node::{Leave, Node, Reach};
 use crate::reply::Reply;
-use crate::telling::{self, DoneTask};
+use crate::telling::DoneTask;
 use crate::workers::Place;
+
+use own::Told;
+pub(crate) use own::note;
 
 /// Own tasks and vanished files are looked after this often.
 const SHORT: Duration = Duration::from_secs(10);
@@ -60,6 +64,8 @@ pub(crate) struct Chores {
     pending_shown: BTreeMap<NodeName, String>,
     /// Answered tasks that were looked at for whether somebody is to be told of them.
     looked_at: BTreeMap<NodeName, Arc<BTreeSet<TaskId>>>,
+    /// What of them the ledger has been told.
+    told: BTreeMap<NodeName, Arc<Told>>,
 }
 
 /// What a round with one peer found.
@@ -90,6 +96,8 @@ struct Round {
     keys_terms: LaneRing,
     pending: Option<Pending>,
     clear: Clear,
+    /// What of this node's own tasks the ledger has.
+    told: Arc<Told>,
     /// Answered tasks that were looked at before; `None`: nobody is to be told of any.
     looked_at: Option<Arc<BTreeSet<TaskId>>>,
 }
@@ -166,6 +174,7 @@ impl Node {
             keys_terms: home.ring_terms.clone(),
             pending: self.pending_summary(peer)?,
             clear,
+            told: self.chores.told.get(peer).cloned().unwrap_or_default(),
             looked_at: self
                 .home
                 .config
@@ -254,6 +263,14 @@ impl Node {
         }
     }
 
+    /// Learns that the ledger has what these rounds found.
+    pub(crate) fn chores_noted(&mut self, news: &[News]) {
+        for round in news {
+            let told = self.chores.told.entry(round.peer.clone()).or_default();
+            Arc::make_mut(told).add(&round.upkeep);
+        }
+    }
+
     /// Keeps what a transaction that failed was to note.
     pub(crate) fn chores_put_back(&mut self, news: Vec<News>) {
         self.chores.news.splice(0..0, news);
@@ -329,54 +346,6 @@ impl Round {
             }
         }
         Some(looked_at)
-    }
-
-    /// What was sent from this state directory: left in the outbox, answered, unanswered.
-    fn own_tasks(&self, share: &dyn Share, upkeep: &mut Upkeep) -> Result<(), ChoreError> {
-        if !self.state.send(&self.lane_out).is_dir() {
-            return Ok(());
-        }
-        let mail = Mailbox {
-            share,
-            keys: &self.keys,
-            flat: self.flat.as_ref(),
-            cluster: self.cluster,
-            node: &self.node,
-            now: self.now,
-        };
-        let outgoing = Outgoing::at(&self.state, &self.lane_out);
-        // A sender that holds the lock flushes by itself.
-        if let Some(locked) = outgoing.lock_if_free()? {
-            upkeep.flushed = locked.flush(&mail, OUTBOX_AGE)?;
-        }
-        let records = outgoing.unanswered()?;
-        if records.is_empty() {
-            return Ok(());
-        }
-        let all = outgoing.hear_all(&mail, &records)?;
-        upkeep.answered = all.answers.iter().map(|answer| answer.id).collect();
-        upkeep.unverified = all.unverified;
-        let heard: BTreeSet<TaskId> = upkeep.answered.iter().chain(&upkeep.unverified).copied().collect();
-        for record in records.iter().filter(|record| !heard.contains(&record.id)) {
-            if self.now >= record.answer_by {
-                if record.unanswered_at.is_none() {
-                    match outgoing.mark_unanswered_if_free(record.id, self.now)? {
-                        Noted::Yes => upkeep.unanswered.push(record.id),
-                        Noted::Later => break,
-                    }
-                }
-            } else if record.is_put_back_due(&mail) {
-                match outgoing.put_back(&mail, record)? {
-                    Delivered::Published | Delivered::Conflict | Delivered::Unknown => {
-                        upkeep.put_back.push(record.id);
-                    }
-                }
-            }
-        }
-        if self.clear == Clear::Yes {
-            outgoing.tidy(self.now)?;
-        }
-        Ok(())
     }
 
     /// Files of ours that are gone, or that something else took the place of.
@@ -472,28 +441,6 @@ fn is_there(share: &dyn Share, file: &File, kind: Kind, is_it: impl FnOnce(&[u8]
         }
     };
     is_it(&bytes)
-}
-
-/// Notes what the rounds found.
-pub(crate) fn note(tx: &mut Tx<'_>, home: &Home, news: &[News]) -> Result<(), LedgerError> {
-    for round in news {
-        for id in &round.missing {
-            tx.unmark_filed(&TaskKey { from: round.peer.clone(), id: *id })?;
-        }
-        for id in &round.upkeep.unanswered {
-            let data = json!({"to": round.peer.as_str(), "id": id.to_string()});
-            tx.audit(&Entry::of("unanswered").code("unanswered").data(data))?;
-            telling::unanswered(tx, home, &round.peer, *id)?;
-        }
-        for task in &round.done {
-            telling::done(tx, home, &round.peer, task)?;
-        }
-        for id in &round.upkeep.flushed.unknown {
-            let data = json!({"to": round.peer.as_str(), "id": id.to_string()});
-            tx.audit(&Entry::of("not_published").code("unknown").data(data))?;
-        }
-    }
-    Ok(())
 }
 
 /// True when the agreement of the clocks should be noted again.

@@ -352,6 +352,7 @@ impl Node {
                 // Under a clock that cannot be believed nothing was reviewed.
                 let reviewed = may_act && !self.home.clock_suspect;
                 self.reviewed_hour = Some(guards::hour_of(now)).filter(|_| reviewed);
+                self.chores_noted(&learned.news);
                 Ok(after)
             }
             Err(error) => {

@@ -241,6 +241,11 @@ fn upkeep_puts_back_after_ten_minutes_and_names_what_stays_unanswered_once() {
     assert!(desk.outgoing.upkeep(&desk.mail_at(due)).unwrap().put_back.is_empty());
     let late = record.answer_by.plus_ms(1);
     assert_eq!(desk.outgoing.upkeep(&desk.mail_at(late)).unwrap().unanswered, [record.id]);
+    // Whoever found it died before anybody read it.
+    let late = late.plus_ms(PUT_BACK_MS + 1_000);
+    let found = desk.outgoing.upkeep(&desk.mail_at(late)).unwrap();
+    assert_eq!(found.unanswered, [record.id]);
+    desk.outgoing.mark_told(&found, late).unwrap();
     let later = late.plus_ms(PUT_BACK_MS + 1_000);
     assert!(desk.outgoing.upkeep(&desk.mail_at(later)).unwrap().unanswered.is_empty());
     let forgotten = later.plus_ms(SENT_KEPT_MS + PUT_BACK_MS);

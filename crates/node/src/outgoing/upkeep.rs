@@ -10,6 +10,7 @@ use dispatch_core::protocol::limits::ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, TaskId};
 use dispatch_core::protocol::result::TaskResult;
 use dispatch_core::protocol::seal::Verified;
+use dispatch_core::protocol::time::Timestamp;
 use dispatch_core::protocol::v2::FlatResult;
 use dispatch_spool::{Area, Dir, ErrorKind, File, LIST_ENTRIES_MAX};
 
@@ -67,7 +68,8 @@ pub struct Upkeep {
     pub unverified: Vec<TaskId>,
     /// Tasks that were put back.
     pub put_back: Vec<TaskId>,
-    /// Tasks for which no answer came, told for the first time.
+    /// Tasks for which no answer came. Whoever tells of them marks them afterwards ([`Outgoing::mark_told`]); until then
+    /// they are found again.
     pub unanswered: Vec<TaskId>,
 }
 
@@ -168,10 +170,7 @@ impl Outgoing {
         for record in records.iter().filter(|record| !heard.contains(&record.id)) {
             if mail.now >= record.answer_by {
                 if record.unanswered_at.is_none() {
-                    match self.mark_unanswered_if_free(record.id, mail.now)? {
-                        Noted::Yes => upkeep.unanswered.push(record.id),
-                        Noted::Later => break,
-                    }
+                    upkeep.unanswered.push(record.id);
                 }
             } else if record.is_put_back_due(mail) {
                 match self.put_back(mail, record)? {
@@ -183,6 +182,20 @@ impl Outgoing {
         }
         self.tidy(mail.now)?;
         Ok(upkeep)
+    }
+
+    /// Marks what somebody has been told of. While another process holds the lane's lock nothing is marked, and it is told
+    /// again.
+    ///
+    /// # Errors
+    /// A record cannot be rewritten.
+    pub fn mark_told(&self, upkeep: &Upkeep, at: Timestamp) -> Result<(), OutgoingError> {
+        for id in &upkeep.unanswered {
+            if self.mark_unanswered_if_free(*id, at)? == Noted::Later {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
