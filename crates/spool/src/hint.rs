@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -153,6 +153,11 @@ impl Hints {
             .map_err(|source| HintError { path: path.to_owned(), source: source.into() })
     }
 
+    /// Watches a directory no longer, whatever became of it. One that was not watched is no matter.
+    pub fn unwatch(&mut self, path: &Path) {
+        self.ear.unwatch(path);
+    }
+
     /// Watches a directory of the share mounted at `root`, for what is news in it.
     ///
     /// # Errors
@@ -166,7 +171,7 @@ impl Hints {
 #[derive(Debug)]
 pub(crate) struct Ear {
     kernel: OwnedFd,
-    watched: Mutex<BTreeMap<i32, Rings>>,
+    watched: Mutex<BTreeMap<i32, (PathBuf, Rings)>>,
 }
 
 impl Ear {
@@ -179,8 +184,18 @@ impl Ear {
         // Held until the watch is known, so that its first event finds it.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = inotify::add_watch(&self.kernel, path, rings.flags())?;
-        watched.insert(watch, rings);
+        watched.insert(watch, (path.to_owned(), rings));
         Ok(())
+    }
+
+    pub(crate) fn unwatch(&self, path: &Path) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = watched.iter().find(|(_, (known, _))| known == path).map(|(watch, _)| *watch);
+        if let Some(watch) = found {
+            watched.remove(&watch);
+            // The kernel forgot it already where the directory is gone.
+            inotify::remove_watch(&self.kernel, watch).ok();
+        }
     }
 
     /// Waits for events until the other end of the pipe closes.
@@ -207,7 +222,11 @@ impl Ear {
         let mut news = false;
         while let Ok(event) = events.next() {
             let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-            let rings = watched.get(&event.wd());
+            // The end of a watch: what made it end was told before, or was our own doing.
+            if event.events().contains(ReadFlags::IGNORED) {
+                continue;
+            }
+            let rings = watched.get(&event.wd()).map(|(_, rings)| *rings);
             // An event without a name is an overflow or a directory that went: reasons to look as well.
             let name = event.file_name().map(CStr::to_bytes);
             news |= rings.zip(name).is_none_or(|(rings, name)| rings.rings_for(name));

@@ -62,6 +62,8 @@ impl Node {
                 tracing::warn!(%error, "a request could not be answered; it is answered again");
             }
         }
+        self.answer_agents(after.answers);
+        self.tend_doors()?;
         self.reload_wanted |= after.reload;
         if self.higher_since.is_none() {
             self.move_files(now)?;
@@ -121,7 +123,7 @@ impl Node {
             attempt: launch.attempt.n,
             epoch: launch.attempt.epoch,
             mark: &launch.attempt.mark,
-            token: None,
+            token: launch.token.as_deref(),
             ceiling_usd: row.cost.ceiling_usd,
         };
         Ok(recipes::order(&self.home.config, recipe, &facts).map(|order| (order, task.request)))

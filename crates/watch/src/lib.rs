@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acting;
+mod agents_door;
 mod alerts;
 mod args;
 mod attempts;

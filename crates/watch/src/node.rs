@@ -17,6 +17,7 @@ use dispatch_node::door::Door;
 use dispatch_spool::layout::File;
 use dispatch_spool::share::{Share, ShareError};
 
+use crate::agents_door::AgentDoors;
 use crate::attempts::{self, Care, Executors};
 use crate::beating::{self, Heard, Hearing, OwnShown};
 use crate::chores::Chores;
@@ -131,6 +132,8 @@ pub(crate) struct Node {
     pub(crate) chores: Chores,
     /// Who brings the children of this node's tasks to the share.
     pub(crate) couriers: Couriers,
+    /// Where the agents that run ask for tasks.
+    pub(crate) agent_doors: AgentDoors,
     pub(crate) reporting: Reporting,
     pub(crate) host_boot_id: String,
     /// The configuration may say something else than it did when tasks were accepted.
@@ -223,6 +226,7 @@ impl Node {
             record: None,
             chores: Chores::default(),
             couriers: Couriers::default(),
+            agent_doors: AgentDoors::default(),
             reporting: Reporting::default(),
             host_boot_id: clock::host_boot_id().map(|id| id.to_string()).unwrap_or_default(),
             recheck_terms: true,
@@ -510,7 +514,11 @@ impl Node {
             None => self.door.claim_all().unwrap_or_default(),
             Some(_) => Vec::new(),
         };
-        let after = self.transact(Seen { now, switches, heard, own, looked, judged, words, claimed })?;
+        // What an agent asks is neither taken nor answered then.
+        let may_act = self.higher_since.is_none() && self.node_state()? != NodeState::Recovery;
+        let knocks = if may_act { self.knocks()? } else { Vec::new() };
+        let after =
+            self.transact(Seen { now, switches, heard, own, looked, judged, words, claimed, knocks })?;
         self.act(after, now)
     }
 

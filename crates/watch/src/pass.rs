@@ -13,6 +13,7 @@ use dispatch_node::door::Claimed;
 use dispatch_spool::layout::File;
 use serde_json::json;
 
+use crate::agents_door::{self, Answered, Knock};
 use crate::attempts::Looked;
 use crate::beating::{self, Heard, OwnShown};
 use crate::children::{self, ChildNews};
@@ -50,6 +51,8 @@ pub(crate) struct Seen {
     pub(crate) judged: Vec<(NodeName, Judged)>,
     pub(crate) words: Vec<(NodeName, JudgedWord)>,
     pub(crate) claimed: Vec<Claimed>,
+    /// What agents ask for.
+    pub(crate) knocks: Vec<Knock>,
 }
 
 /// What the transaction leaves to be done outside.
@@ -59,6 +62,8 @@ pub(crate) struct After {
     pub(crate) refuse: Vec<(NodeName, Refuse)>,
     pub(crate) discard: Vec<(NodeName, File)>,
     pub(crate) replies: Vec<(uuid::Uuid, dispatch_node::door::Answer)>,
+    /// What agents are told.
+    pub(crate) answers: Vec<Answered>,
     pub(crate) reload: bool,
     pub(crate) failed: Vec<TaskKey>,
     /// Attempts of which it was told that their ceiling is near.
@@ -117,6 +122,8 @@ impl Rules<'_> {
         let asked = door::apply(tx, self.home, &seen.switches, &seen.claimed)?;
         (after.replies, after.reload) = (asked.replies, asked.reload);
         if may_act {
+            // After what ended: an attempt that is over sends nothing more.
+            after.answers = agents_door::apply(tx, self.home, self.stopped, &seen.knocks)?;
             take_words(tx, self.home, seen.words, &mut after)?;
             take_tasks(tx, self.home, seen.judged, &mut after)?;
             self.expire(tx, &mut after.failed)?;
@@ -281,6 +288,7 @@ impl Node {
             || !seen.judged.is_empty()
             || !seen.words.is_empty()
             || !seen.claimed.is_empty()
+            || !seen.knocks.is_empty()
             || !self.moved.is_empty()
             || !self.squatted.is_empty()
             || self.has_chore_news()
@@ -353,6 +361,9 @@ impl Node {
                 let reviewed = may_act && !self.home.clock_suspect;
                 self.reviewed_hour = Some(guards::hour_of(now)).filter(|_| reviewed);
                 self.chores_noted(&learned.news);
+                if !learned.children.is_empty() {
+                    self.agent_doors.deliver();
+                }
                 Ok(after)
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use dispatch_core::planner::recipe::{Limits, Models, RECIPE_SCHEMA, Recipe};
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::routing::BackendKind;
 use dispatch_core::protocol::names::{Digest, Lane, Name, NodeName, TaskId};
 use dispatch_core::protocol::task::Task;
 use dispatch_node::config::{Config, Profile};
@@ -36,6 +37,12 @@ fn kind_of(word: &str) -> Option<AgentKind> {
 /// Reads a stored recipe; `None` for one of a layout that this release does not know.
 pub(crate) fn parse(text: &str) -> Option<Recipe> {
     serde_json::from_str::<Recipe>(text).ok().filter(|recipe| recipe.schema == RECIPE_SCHEMA)
+}
+
+/// True where the agent itself runs on this node, and not the client of an engine that runs it elsewhere: such an agent may
+/// send tasks.
+pub(crate) fn has_agent_here(recipe: &Recipe) -> bool {
+    [BackendKind::Local, BackendKind::Sdk].iter().any(|kind| kind.as_str() == recipe.backend_kind)
 }
 
 /// The text of a recipe, as the ledger keeps it.

@@ -12,7 +12,7 @@ use dispatch_core::planner::queue::{Candidate, choose};
 use dispatch_core::policy::admission::{Admission, Billing};
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
-use dispatch_core::protocol::names::{NodeName, TaskId};
+use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::result::Status;
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
@@ -42,6 +42,8 @@ const NOT_STARTED_PAUSE_MS: i64 = SECOND_MS;
 pub(crate) struct Launch {
     pub(crate) key: TaskKey,
     pub(crate) attempt: AttemptRow,
+    /// What its agent may send tasks with; only its digest is in the ledger.
+    pub(crate) token: Option<String>,
 }
 
 /// Settles what ended: its reservation, its task, or its next attempt.
@@ -506,15 +508,20 @@ fn candidate(task: &QueuedTask) -> Candidate<TaskKey> {
 fn lease_one(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Option<Launch>, LedgerError> {
     let Ok(mark) = ids::hex_256() else { return Ok(None) };
     let reservation = tx.task(key)?.and_then(|task| task.reservation);
-    let attempt =
-        tx.lease(&NewLease { key: key.clone(), mark, reservation, token_sha256: None, child: None })?;
-    tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
     let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
+    let token = match recipe.as_ref().is_some_and(recipes::has_agent_here) {
+        true => Some(ids::hex_256()).transpose(),
+        false => Ok(None),
+    };
+    let Ok(token) = token else { return Ok(None) };
+    let token_sha256 = token.as_ref().map(|token| Digest::of(token.as_bytes()));
+    let attempt = tx.lease(&NewLease { key: key.clone(), mark, reservation, token_sha256, child: None })?;
+    tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
     if let Some(endpoint) = recipe.and_then(|recipe| recipe.endpoint) {
         let data = json!({"endpoint": endpoint.name, "host": endpoint.host});
         tx.audit(&Entry::of("egress").task(key).epoch(attempt.epoch).data(data))?;
     }
-    Ok(Some(Launch { key: key.clone(), attempt }))
+    Ok(Some(Launch { key: key.clone(), attempt, token }))
 }
 
 /// Why an executor could not be started; the attempt is looked at again like any other that never began.
