@@ -14,6 +14,7 @@ use crate::mail::{self, Opened, Pair};
 use crate::process::{self, Ended};
 use crate::runs::Runs;
 use crate::wait;
+use crate::wall::Wall;
 
 /// A temporary directory with a share and a home for every node.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Node {
     pub home: PathBuf,
     share: PathBuf,
     bins: Bins,
+    wall: Option<Wall>,
 }
 
 impl Cluster {
@@ -53,6 +55,25 @@ impl Cluster {
         cluster
     }
 
+    /// The node `hub` with the peers `others`, which do not know each other, set up by `dispatchctl init` and
+    /// `init --join`. The hub is the first of `nodes`. No watcher runs yet.
+    ///
+    /// # Panics
+    /// When the nodes cannot be set up.
+    #[must_use]
+    pub fn star(bins: &Bins, hub: &str, others: &[&str]) -> Self {
+        let cluster = Self::bare(bins, &[&[hub], others].concat());
+        for peer in &cluster.nodes[1..] {
+            let hub_node = cluster.a();
+            hub_node.ctl(["init", "--root", &hub_node.share_arg(), "--node", hub, "--peer", &peer.name]).ok();
+            let file = find(&hub_node.home, &|name| name.contains("join") && name.ends_with(".json"));
+            let moved = cluster.outside().join(format!("join-{}.json", peer.name));
+            fs::rename(file.expect("init writes a join file"), &moved).unwrap();
+            peer.ctl(["init", "--join", &moved.display().to_string(), "--root", &peer.share_arg()]).ok();
+        }
+        cluster
+    }
+
     /// The directories of the nodes `names`, none of them set up.
     ///
     /// # Panics
@@ -66,14 +87,14 @@ impl Cluster {
         let nodes = names.iter().map(|name| {
             let home = dir.path().join(format!("home-{name}"));
             fs::create_dir(&home).unwrap();
-            Node { name: (*name).to_owned(), home, share: share.clone(), bins: bins.clone() }
+            Node { name: (*name).to_owned(), home, share: share.clone(), bins: bins.clone(), wall: None }
         });
         let nodes = nodes.collect();
         let runs = Runs::in_dir(dir.path());
         Self { dir, bins: bins.clone(), runs, nodes }
     }
 
-    /// The node that mostly sends.
+    /// The first node; of two, the one that mostly sends.
     #[must_use]
     pub fn a(&self) -> &Node {
         &self.nodes[0]
@@ -206,6 +227,12 @@ impl Node {
         Self { bins: bins.clone(), ..self.clone() }
     }
 
+    /// The same node on a machine whose wall clock is `wall`.
+    #[must_use]
+    pub fn with_wall(&self, wall: &Wall) -> Self {
+        Self { wall: Some(wall.clone()), ..self.clone() }
+    }
+
     /// The same node from another home directory: a copy of its configuration and state, say.
     #[must_use]
     pub fn at_home(&self, home: &Path) -> Self {
@@ -299,6 +326,7 @@ impl Node {
             .env("USER", "tester")
             .env("LANG", "C.UTF-8");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+        command.envs(self.wall.iter().flat_map(Wall::environment));
         if let Some(trace) = std::env::var_os("RUST_BACKTRACE") {
             command.env("RUST_BACKTRACE", trace);
         }

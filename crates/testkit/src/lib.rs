@@ -19,6 +19,7 @@ pub mod process;
 pub mod runs;
 pub mod trace;
 pub mod wait;
+pub mod wall;
 
 pub use bins::Bins;
 pub use cluster::{Cluster, Node, Watcher};
@@ -26,3 +27,4 @@ pub use kit::Kit;
 pub use process::Ended;
 pub use runs::Runs;
 pub use wait::{DEADLINE, eventually};
+pub use wall::Wall;

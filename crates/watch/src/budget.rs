@@ -39,13 +39,14 @@ fn view(tx: &Tx<'_>, home: &Home, asked: &Asked<'_>) -> Result<BudgetView, Ledge
         None if run.is_none() => RunStanding::Open,
         None => RunStanding::New { opened_today: tx.runs_opened(asked.sender, start_of_day(now))? },
     };
+    let paid_work = paid_work(tx, home, asked.sender, &keys)?;
     Ok(BudgetView {
         balances: tx.balances(&keys)?,
         keys,
         caps: home.caps(),
         run: standing,
         runs_per_day: home.config.budget.runs_per_day,
-        paid_work: paid_work(tx, home, asked.sender)?,
+        paid_work,
     })
 }
 
@@ -53,12 +54,19 @@ fn start_of_day(now: Timestamp) -> Timestamp {
     now.next_day().plus_ms(-DAY_MS)
 }
 
-fn paid_work(tx: &Tx<'_>, home: &Home, sender: &NodeName) -> Result<PaidWork, LedgerError> {
+fn paid_work(
+    tx: &Tx<'_>,
+    home: &Home,
+    sender: &NodeName,
+    keys: &WindowKeys,
+) -> Result<PaidWork, LedgerError> {
     let paid_off = tx.meta()?.paid_off_until.is_some_and(|until| tx.now() < until);
     if home.clock_suspect {
         Ok(PaidWork::ClockSuspect)
     } else if paid_off {
         Ok(PaidWork::MonthClosed)
+    } else if tx.window(&keys.day)?.is_some_and(|day| day.closed_at.is_some()) {
+        Ok(PaidWork::DayClosed)
     } else {
         guards::paid_work(tx, sender)
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dispatch_core::policy::continuity::ClockTrust;
 use dispatch_core::protocol::keys::LaneRing;
 use dispatch_core::protocol::names::{Digest, Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::Kind;
@@ -98,6 +99,8 @@ struct Round {
     clear: Clear,
     /// What of this node's own tasks the ledger has.
     told: Arc<Told>,
+    /// Whether `now` says that an answer is overdue.
+    clock: ClockTrust,
     /// Answered tasks that were looked at before; `None`: nobody is to be told of any.
     looked_at: Option<Arc<BTreeSet<TaskId>>>,
 }
@@ -138,7 +141,9 @@ impl Node {
         if self.reach != Reach::Here || !self.due(self.chores.short, SHORT) {
             return Ok(());
         }
-        let clear = if self.due(self.chores.long, LONG) { Clear::Yes } else { Clear::No };
+        // How old anything is, a clock that cannot be believed does not say: it goes when the clock agrees again.
+        let is_cleared = !self.home.clock_suspect && self.due(self.chores.long, LONG);
+        let clear = if is_cleared { Clear::Yes } else { Clear::No };
         self.chores.short = Some(Instant::now());
         if clear == Clear::Yes {
             self.chores.long = Some(Instant::now());
@@ -175,6 +180,7 @@ impl Node {
             pending: self.pending_summary(peer)?,
             clear,
             told: self.chores.told.get(peer).cloned().unwrap_or_default(),
+            clock: if self.home.clock_suspect { ClockTrust::Suspect } else { ClockTrust::Trusted },
             looked_at: self
                 .home
                 .config

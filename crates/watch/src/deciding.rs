@@ -75,6 +75,7 @@ pub(crate) fn judge_decision(
         Verdict::Accepted(decision) => {
             JudgedWord::Decision { key, key16, decision: Box::new(decision), file }
         }
+        Verdict::Refused(refusal) if home.cannot_tell(refusal.code) => JudgedWord::Later,
         Verdict::Refused(refusal) => {
             JudgedWord::Refused { file, digest: Some(Digest::of(&bytes)), code: refusal.code.as_str() }
         }
@@ -100,6 +101,7 @@ pub(crate) fn judge_control(
     let place = Place { lane: &peer.lane_in, id };
     Ok(match accept_control(&bytes, place, &me, &peer.ring_in, seen) {
         Verdict::Accepted(control) => JudgedWord::Cancel { key, control: Box::new(control), file },
+        Verdict::Refused(refusal) if home.cannot_tell(refusal.code) => JudgedWord::Later,
         Verdict::Refused(refusal) => {
             JudgedWord::Refused { file, digest: Some(Digest::of(&bytes)), code: refusal.code.as_str() }
         }

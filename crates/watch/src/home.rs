@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dispatch_core::policy::window::Caps;
 use dispatch_core::protocol::keys::{KeyRing, LaneRing};
 use dispatch_core::protocol::names::{Lane, NodeName};
+use dispatch_core::protocol::reason::ReasonCode;
 use dispatch_core::protocol::v2::{Bounds, FlatRing};
 use dispatch_node::config::{Config, Peer, Version2};
 use dispatch_node::keys::{self, KeyError, Keys};
@@ -86,6 +87,11 @@ impl Home {
     /// This node's caps.
     pub(crate) fn caps(&self) -> Caps {
         self.config.budget.caps
+    }
+
+    /// True where only the time speaks against a file and nobody here knows the time: it lies there until the clock agrees.
+    pub(crate) fn cannot_tell(&self, code: ReasonCode) -> bool {
+        self.clock_suspect && matches!(code, ReasonCode::Expired | ReasonCode::FromTheFuture)
     }
 
     /// What bounds a version-2 peer's tasks; `None` for a peer of version 3 and for one that is no peer any more.

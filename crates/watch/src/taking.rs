@@ -50,7 +50,7 @@ pub(crate) enum Judged {
     Replayed { key: TaskKey, file: File },
     /// Evidence.
     Refused { file: File, digest: Option<Digest>, code: &'static str, key: Option<TaskKey> },
-    /// It could not be read now.
+    /// It could not be read now, or the clock that speaks against it cannot be believed.
     Later,
 }
 
@@ -95,6 +95,7 @@ pub(crate) fn judge(
     };
     Ok(match verdict {
         TaskVerdict::Accepted(task) => Judged::Good { file: bytes, task },
+        TaskVerdict::Refused(refused) if home.cannot_tell(refused.refusal.code) => Judged::Later,
         TaskVerdict::Refused(refused) => judged_refusal(*refused, bytes, file, key),
     })
 }

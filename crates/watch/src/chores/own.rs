@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use dispatch_core::policy::continuity::ClockTrust;
 use dispatch_core::protocol::names::TaskId;
 use dispatch_ledger::{Entry, LedgerError, TaskKey, Tx};
 use dispatch_node::outgoing::{Delivered, Mailbox, Noted, Outgoing, Upkeep};
@@ -67,6 +68,9 @@ impl Round {
                 unknown.push(record.id);
             }
             if self.now >= record.answer_by {
+                if self.clock == ClockTrust::Suspect {
+                    continue;
+                }
                 // One that a waiting command has marked is told here too: nobody else writes the audit.
                 if !self.told.unanswered.contains(&record.id) {
                     upkeep.unanswered.push(record.id);

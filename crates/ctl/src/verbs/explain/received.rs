@@ -251,11 +251,10 @@ impl Facts<'_> {
         Ok(found)
     }
 
-    /// What the windows say to a task that has nothing set aside yet.
+    /// What the windows say to a paid task. What closes them holds one that has its money set aside, too; whether they have
+    /// room is asked for one that has not.
     fn room(&self) -> Result<Option<RoomWait>, Report> {
-        let Some(estimate) = self.row.cost.estimate_usd.filter(|_| self.row.reservation.is_none()) else {
-            return Ok(None);
-        };
+        let Some(estimate) = self.row.cost.estimate_usd else { return Ok(None) };
         let keys = self.keys();
         let wait = |cause, window: Option<Window>| {
             let window = window.map(|window| keys.get(window).clone());
@@ -272,6 +271,9 @@ impl Facts<'_> {
         }
         if self.ledger.window(&keys.day)?.is_some_and(|day| day.closed_at.is_some()) {
             return Ok(Some(wait(WaitCause::DayClosed, Some(Window::Day))));
+        }
+        if self.row.reservation.is_some() {
+            return Ok(None);
         }
         let full = admits(estimate, &self.ledger.balances(&keys)?, &self.config.budget.caps);
         Ok(match full {

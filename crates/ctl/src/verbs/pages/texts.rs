@@ -258,7 +258,8 @@ One document with the members node, cluster, root, config, state, join (the join
 
 const STATUS: &str = "\
 One document: node, cluster, config, state_dir, version, at; watcher (running, boot); share (root, reachable, problem, \
-file_system); killswitch (present, tripped, trips); sending (kept, open, unanswered); ledger, audit; state (active, draining, \
+file_system); killswitch (present, tripped, trips); sending (kept, open, unanswered); ledger, audit; clock (suspect, and \
+agreed_at: when it agreed last); state (active, draining, \
 …) and state_since; peers (node, health, age_ms, version, state, queued, waiting, running, capacity, backpressure, \
 killswitch); tasks (how many in each state); running, waiting, last (tasks); budget (month, day, run_cap, paid_off_until). \
 What only the ledger knows is missing where this state directory has none.";

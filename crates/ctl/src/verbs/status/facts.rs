@@ -159,6 +159,10 @@ fn ledger_facts(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<
             })),
             "accept_after": meta.accept_after.map(|at| at.to_string()),
         },
+        "clock": {
+            "suspect": clock::is_suspect(&meta.clock, now, &clock::host_boot_id()?.to_string()),
+            "agreed_at": meta.clock.wall.to_string(),
+        },
         "audit": {"chain": meta.head.chain.to_string(), "seq": meta.head.seq, "head": meta.head.head.to_string()},
         "killswitch": {"tripped": !trips.is_empty(), "trips": trips.iter().map(trip).collect::<Vec<Value>>()},
         "state": meta.drain.state.to_string(),

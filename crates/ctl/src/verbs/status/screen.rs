@@ -83,6 +83,14 @@ fn head(facts: &Value, colour: Colour) -> Vec<String> {
             "the ledger was never completed: repeat dispatchctl init --new-ledger, or recover",
         ));
     }
+    if flag(facts, "/clock/suspect") {
+        let what = format!(
+            "the clock jumped (it agreed last at {}): paid work waits, nothing is forgotten",
+            text(facts, "/clock/agreed_at")
+        );
+        lines.push(colour.paint(Tone::Bad, &what));
+        lines.push("help: set the clock, or dispatchctl recover --accept-clock REASON".to_owned());
+    }
     lines
 }
 

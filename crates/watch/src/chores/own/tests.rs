@@ -48,6 +48,7 @@ fn round(bench: &Bench, now: Timestamp, told: Told) -> Round {
         pending: None,
         clear: Clear::No,
         told: Arc::new(told),
+        clock: ClockTrust::Trusted,
         looked_at: None,
     }
 }
@@ -95,4 +96,20 @@ fn what_a_waiting_command_marked_as_unanswered_is_audited_too() {
     let mut upkeep = Upkeep::default();
     round(&bench, answer_by, Told::default()).own_tasks(&share, &mut upkeep).unwrap();
     assert_eq!(upkeep.unanswered, [id(1)]);
+}
+
+#[test]
+fn a_clock_that_is_not_believed_makes_nothing_overdue() {
+    let bench = bench();
+    let share = PosixShare::new(bench.home.config.root.clone(), bench.home.node.clone());
+    let (outgoing, answer_by) = sent(&bench, &share);
+    let mut told = Told::default();
+    told.unanswered.insert(id(1));
+    for told in [Told::default(), told] {
+        let mut upkeep = Upkeep::default();
+        let round = Round { clock: ClockTrust::Suspect, ..round(&bench, answer_by, told) };
+        round.own_tasks(&share, &mut upkeep).unwrap();
+        assert_eq!(upkeep.unanswered, []);
+        assert_eq!(outgoing.record(id(1)).unwrap().unwrap().unanswered_at, None);
+    }
 }
