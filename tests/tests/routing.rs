@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use dispatch_testkit::cluster::find;
 use dispatch_testkit::{Cluster, bins, check, eventually};
 use serde_json::{Value, json};
 
@@ -211,25 +210,9 @@ fn a_waiting_task_whose_backend_is_gone_ends_instead_of_running_elsewhere() {
     assert_eq!(cluster.runs.of("gone"), 0);
 }
 
-/// `a` with two peers, `b` and `c`.
-fn three() -> Cluster {
-    let cluster = Cluster::bare(&bins!(), &["a", "b", "c"]);
-    let share = cluster.share().display().to_string();
-    for (peer, join) in [("b", "join-b.json"), ("c", "join-c.json")] {
-        let a = cluster.a();
-        drop(a.ctl(["init", "--root", &share, "--node", "a", "--peer", peer]).ok());
-        let file = find(&a.home, &|name| name.contains("join") && name.ends_with(".json")).unwrap();
-        let moved = cluster.outside().join(join);
-        fs::rename(file, &moved).unwrap();
-        let node = cluster.nodes.iter().find(|node| node.name == peer).unwrap();
-        drop(node.ctl(["init", "--join", &moved.display().to_string(), "--root", &share]).ok());
-    }
-    cluster
-}
-
 #[test]
 fn a_task_to_auto_goes_to_the_peer_that_can_take_it() {
-    let cluster = three();
+    let cluster = Cluster::star(&bins!(), "a", &["b", "c"]);
     let [_, b, c] = cluster.nodes.as_slice() else { panic!("three nodes") };
     c.configure("[backend.gpu]\nkind = \"local\"\navailable_vram_gb = \"24\"\n");
     let silent = cluster.a().try_send("auto", "true\n", &[]);
