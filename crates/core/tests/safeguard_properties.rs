@@ -578,7 +578,7 @@ proptest! {
                     Some((until, cause)) => Stand::Open(Opened { cause, until: at(until) }),
                 };
                 prop_assert_eq!(breaker.stand(at(look)), expected, "after {:?} at {}, looked at {}", what, now, look);
-                let running = Running { of_profile: others, paid: others };
+                let running = Running { behind_breaker: others, ..Running::default() };
                 let held = by_breaker(&breaker, "p", running, at(look));
                 let starts = match expected {
                     Stand::Closed => true,
