@@ -52,7 +52,7 @@ pub use error::{Damage, Disposition, LedgerError};
 pub use file::{Birth, Ledger, ReadLedger, Whole};
 pub use guards::{BreakerRow, HoldRow, ReviewRow};
 pub use meta::{ClockMarks, Counter, Drain, Meta, ShownHead};
-pub use money::{PostingRow, SpendBucket, WindowRow};
+pub use money::{PostingFilter, PostingRow, SpendBucket, WindowRow};
 pub use peers::{Advance, EchoRow, PeerRow, WitnessedRow, Witnessing};
 pub use queue::{QueuedTask, StateCount, TaskBrief, TaskFilter};
 pub use reader::Reader;

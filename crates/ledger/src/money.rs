@@ -3,14 +3,14 @@
 //! Amounts are kept in whole millionths of a dollar; anything finer is rounded up.
 
 use dispatch_core::policy::money::Usd;
-use dispatch_core::policy::window::{Balance, Balances, WindowKey, WindowKeys};
-use dispatch_core::protocol::names::NodeName;
+use dispatch_core::policy::window::{Balance, Balances, Window, WindowKey, WindowKeys};
+use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
 
-use crate::column::{get, get_opt, micros, usd};
+use crate::column::{get, get_opt, micros, ms, usd};
 use crate::error::LedgerError;
 use crate::reader::Reader;
 use crate::tx::Tx;
@@ -58,6 +58,23 @@ pub struct PostingRow {
     pub why: String,
     /// Where a charge comes from.
     pub basis: Option<CostBasis>,
+}
+
+/// Which movements a log shows; what is `None` does not narrow it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PostingFilter {
+    /// In this window.
+    pub window: Option<WindowKey>,
+    /// In windows of this kind.
+    pub kind: Option<Window>,
+    /// Of this word: `reserve`, `settle`, `release` or `carry`.
+    pub why: Option<String>,
+    /// For this task.
+    pub task: Option<TaskId>,
+    /// At this moment or later.
+    pub since: Option<Timestamp>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// One movement to be posted.
@@ -145,13 +162,29 @@ impl Reader {
         Ok(self.one("count the runs", sql, params, |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// Movements in a window (`None`: in all), newest first, at most `limit`.
+    /// Movements, newest first. No more are read than are given out.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub fn postings(&self, key: Option<&WindowKey>, limit: usize) -> Result<Vec<PostingRow>, LedgerError> {
-        let sql = "SELECT * FROM postings WHERE ?1 IS NULL OR key = ?1 ORDER BY n DESC LIMIT ?2";
-        self.all("read the postings", sql, (key.map(WindowKey::to_string), limit), read_posting)
+    pub fn postings(&self, filter: &PostingFilter) -> Result<Vec<PostingRow>, LedgerError> {
+        // A window's own movements are found by its key, others by walking back from the newest.
+        let in_window = if filter.window.is_some() { "key = ?1" } else { "?1 IS NULL" };
+        let sql = format!(
+            "SELECT * FROM postings
+             WHERE {in_window} AND (?2 IS NULL OR key LIKE ?2 || ':%') AND (?3 IS NULL OR why = ?3)
+               AND (?4 IS NULL OR reservation IN (SELECT id FROM reservations WHERE task = ?4))
+               AND (?5 IS NULL OR at >= ?5)
+             ORDER BY n DESC LIMIT ?6"
+        );
+        let params = (
+            filter.window.as_ref().map(WindowKey::to_string),
+            filter.kind.map(Window::as_str),
+            &filter.why,
+            filter.task.map(|id| id.to_string()),
+            ms(filter.since),
+            i64::try_from(filter.limit).unwrap_or(i64::MAX),
+        );
+        self.all("read the postings", &sql, params, read_posting)
     }
 
     /// What attempts were charged in a window from `since` on, in buckets of `bucket_ms`, oldest first. Buckets in which

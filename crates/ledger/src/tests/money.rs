@@ -1,6 +1,6 @@
 //! Money: nothing exceeds a cap, nothing is booked twice, every balance is the sum of its postings.
 
-use dispatch_core::policy::window::{Balance, WindowKey};
+use dispatch_core::policy::window::{Balance, Window, WindowKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -94,13 +94,43 @@ fn settling_twice_changes_nothing() {
     let made = desk.write(|tx| tx.reserve_within(&reservation(1, 1, 1, "2"), &caps("5", "5"))).unwrap();
     assert_eq!(made, Reserving::Reserved);
     assert_eq!(desk.write(|tx| tx.settle(id, usd("0.7"), CostBasis::Reported)).unwrap(), Closing::Now);
-    let after = (held(&desk.ledger), desk.ledger.postings(None, 100).unwrap());
+    let after = (
+        held(&desk.ledger),
+        desk.ledger.postings(&PostingFilter { limit: 100, ..PostingFilter::default() }).unwrap(),
+    );
     assert_eq!(after.0, ("0".to_owned(), "0.7".to_owned()));
     assert_eq!(desk.write(|tx| tx.settle(id, usd("0.9"), CostBasis::Derived)).unwrap(), Closing::Before);
     assert_eq!(desk.write(|tx| tx.release(id)).unwrap(), Closing::Before);
-    assert_eq!((held(&desk.ledger), desk.ledger.postings(None, 100).unwrap()), after);
+    assert_eq!(
+        (
+            held(&desk.ledger),
+            desk.ledger.postings(&PostingFilter { limit: 100, ..PostingFilter::default() }).unwrap()
+        ),
+        after
+    );
     let row = desk.ledger.reservation(id).unwrap().unwrap();
     assert_eq!((row.actual, row.basis), (Some(usd("0.7")), Some(CostBasis::Reported)));
+}
+
+#[test]
+fn a_log_gives_out_the_newest_that_fit_and_no_more() {
+    let mut desk = desk();
+    for number in 1..=3 {
+        let made =
+            desk.write(|tx| tx.reserve_within(&reservation(number.into(), number, 1, "1"), &caps("9", "9")));
+        assert_eq!(made.unwrap(), Reserving::Reserved);
+    }
+    let log = |filter: PostingFilter| {
+        let rows = desk.ledger.postings(&filter).unwrap();
+        rows.iter().map(|row| (row.key.window(), row.reservation.unwrap().as_u128())).collect::<Vec<_>>()
+    };
+    let month = || PostingFilter { kind: Some(Window::Month), limit: 2, ..PostingFilter::default() };
+    assert_eq!(log(month()), [(Window::Month, 3), (Window::Month, 2)]);
+    assert_eq!(log(PostingFilter { task: Some(key(1).id), ..month() }), [(Window::Month, 1)]);
+    assert_eq!(log(PostingFilter { why: Some("settle".to_owned()), ..month() }), []);
+    assert_eq!(log(PostingFilter { since: Some(now().plus_ms(1)), ..month() }), []);
+    let run = PostingFilter { window: Some(run_window()), limit: 9, ..PostingFilter::default() };
+    assert_eq!(log(run).len(), 3, "a window by its key");
 }
 
 #[test]

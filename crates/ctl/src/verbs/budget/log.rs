@@ -3,7 +3,7 @@
 use dispatch_core::policy::window::{Window, WindowKey};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{PostingRow, ReadLedger};
+use dispatch_ledger::{PostingFilter, PostingRow, ReadLedger};
 use dispatch_node::report::{Exit, Report, after_help};
 use serde_json::json;
 
@@ -11,9 +11,6 @@ use crate::context::Context;
 use crate::named;
 use crate::table;
 use crate::verbs::list::since;
-
-/// Movements that are looked through.
-const POSTINGS_MAX: usize = 1_000_000;
 
 /// Show the movements of money, newest first, each with its basis
 ///
@@ -41,7 +38,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<Timestamp>,
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, visible_alias = "last", value_name = "N", default_value_t = 100)]
     limit: usize,
 }
 
@@ -70,22 +67,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Report> {
         Some(part) => Some(named::find(&config, part)?.id()),
         None => None,
     };
-    let kind = args.kind.or_else(|| args.window.is_none().then_some(Window::Month));
+    let filter = PostingFilter {
+        window: args.window.clone(),
+        kind: args.kind.or_else(|| args.window.is_none().then_some(Window::Month)),
+        why: args.why.clone(),
+        task,
+        since: args.since,
+        limit: args.limit,
+    };
     let mut rows = Vec::new();
-    for posting in ledger.postings(args.window.as_ref(), POSTINGS_MAX)? {
-        if rows.len() >= args.limit || args.since.is_some_and(|since| posting.at < since) {
-            break;
-        }
+    for posting in ledger.postings(&filter)? {
         let of = match posting.reservation {
             Some(id) => ledger.reservation(id)?.map(|row| row.key),
             None => None,
         };
-        let fits = kind.is_none_or(|kind| posting.key.window() == kind)
-            && args.why.as_ref().is_none_or(|why| posting.why == *why)
-            && task.is_none_or(|task| of.as_ref().is_some_and(|key| key.id == task));
-        if fits {
-            rows.push((posting, of));
-        }
+        rows.push((posting, of));
     }
     for (posting, of) in &rows {
         context.say_json(&json!({
