@@ -259,8 +259,9 @@ One document with the members node, cluster, root, config, state, join (the join
 const STATUS: &str = "\
 One document: node, cluster, config, state_dir, version, at; watcher (running, boot); share (root, reachable, problem, \
 file_system); killswitch (present, tripped, trips); sending (kept, open, unanswered); ledger, audit; clock (suspect, and \
-agreed_at: when it agreed last); state (active, draining, \
-…) and state_since; peers (node, health, age_ms, version, state, queued, waiting, running, capacity, backpressure, \
+agreed_at: when it agreed last); state (active, entering_maintenance, maintenance, drain_failed, …), state_since and \
+still_running (from, id: what runs after a drain ran out of its grace); peers (node, health, age_ms, version, state, queued, \
+waiting, running, capacity, backpressure, \
 killswitch); tasks (how many in each state); running, waiting, last (tasks); budget (month, day, run_cap, paid_off_until). \
 What only the ledger knows is missing where this state directory has none.";
 

@@ -5,10 +5,11 @@ use dispatch_core::policy::fleet::{DEAD_AFTER_S, STALE_AFTER_S};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Balance, Day, Month, WindowKey};
 use dispatch_core::protocol::Heartbeat;
+use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::Lane;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_ledger::{ReadLedger, TripRow, Whole};
+use dispatch_ledger::{AttemptRow, ReadLedger, TripRow, Whole};
 use dispatch_node::clock;
 use dispatch_node::config::{Config, Peer};
 use dispatch_node::outgoing::{Outgoing, RecordPlace};
@@ -167,6 +168,7 @@ fn ledger_facts(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<
         "killswitch": {"tripped": !trips.is_empty(), "trips": trips.iter().map(trip).collect::<Vec<Value>>()},
         "state": meta.drain.state.to_string(),
         "state_since": meta.drain.since.to_string(),
+        "still_running": still_running(ledger, meta.drain.state)?,
         "peers": peers(config, ledger, now)?,
         "tasks": tasks::counts(ledger)?,
         "running": open.running,
@@ -175,6 +177,15 @@ fn ledger_facts(config: &Config, ledger: &ReadLedger, now: Timestamp) -> Result<
         "last": tasks::last(ledger, now)?,
         "budget": budget(config, ledger, now, meta.paid_off_until)?,
     }))
+}
+
+/// What a drain that ran out of its grace still waits for.
+fn still_running(ledger: &ReadLedger, state: NodeState) -> Result<Vec<Value>, Report> {
+    if state != NodeState::DrainFailed {
+        return Ok(Vec::new());
+    }
+    let shown = |row: AttemptRow| json!({"from": row.key.from.as_str(), "id": row.key.id.to_string()});
+    Ok(ledger.open_attempts()?.into_iter().map(shown).collect())
 }
 
 fn trip(row: &TripRow) -> Value {

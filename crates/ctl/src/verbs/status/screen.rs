@@ -44,6 +44,22 @@ fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
     value.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
+/// What a drain that ran out of its grace still waits for.
+fn drain_failed(facts: &Value, colour: Colour) -> Vec<String> {
+    if text(facts, "/state") != "drain_failed" {
+        return Vec::new();
+    }
+    let rows = facts.pointer("/still_running").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let still: Vec<String> =
+        rows.iter().map(|row| format!("{} from {}", short(text(row, "/id")), text(row, "/from"))).collect();
+    let said = match still.as_slice() {
+        [] => "the drain ran out of its grace; nothing runs any more".to_owned(),
+        still => format!("the drain ran out of its grace, and still runs: {}", still.join(", ")),
+    };
+    let help = "help: dispatchctl drain again waits for it, dispatchctl cancel ID ends it, dispatchctl undrain goes on";
+    vec![colour.paint(Tone::Warn, &said), help.to_owned()]
+}
+
 fn head(facts: &Value, colour: Colour) -> Vec<String> {
     let watcher = if flag(facts, "/watcher/running") {
         colour.paint(Tone::Good, &format!("watcher runs (boot {})", number(facts, "/watcher/boot")))
@@ -70,6 +86,7 @@ fn head(facts: &Value, colour: Colour) -> Vec<String> {
             strategy(facts),
         ),
     ];
+    lines.extend(drain_failed(facts, colour));
     if !facts.pointer("/ledger/recovery").unwrap_or(&Value::Null).is_null() {
         lines.push(colour.paint(
             Tone::Bad,
@@ -316,7 +333,19 @@ fn reserved(facts: &Value, window: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_drain_that_ran_out_of_its_grace_names_what_still_runs() {
+        let facts = |rows: Value| json!({"state": "drain_failed", "still_running": rows});
+        let of = |rows: Value| head(&facts(rows), Colour::Off).join("\n");
+        let one = json!([{"from": "devbox", "id": "01a1f89c-fb83-734b-96bb-78a1dacaf1ff"}]);
+        assert!(of(one).contains("still runs: dacaf1ff from devbox"));
+        assert!(of(json!([])).contains("nothing runs any more"));
+        assert!(!head(&json!({"state": "active"}), Colour::Off).join("\n").contains("drain"));
+    }
 
     #[test]
     fn an_id_is_shown_by_its_last_eight_digits() {
