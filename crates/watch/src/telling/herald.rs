@@ -16,8 +16,10 @@ use crate::wake::{Wake, ring};
 
 /// Programs that run at once.
 const RUNNING_MAX: usize = 2;
-/// How long programs that still run when the watcher leaves may take to end by themselves.
-const LEAVE_WAIT: Duration = Duration::from_secs(2);
+/// How long programs that still run when the watcher leaves may take to end by themselves, and what they started to be
+/// found: SIGTERM ends the watcher within a second (policy section 6).
+const LEAVE_WAIT: Duration = Duration::from_millis(300);
+const LEAVE_SWEEP: Duration = Duration::from_millis(300);
 /// The peers' health is looked at this often.
 const PEERS_EVERY: Duration = Duration::from_secs(1);
 /// How long ending what an earlier watcher left may take.
@@ -196,10 +198,9 @@ impl Herald {
 
     /// The watcher leaves: what still runs has a moment to end, then it is killed. Answers what ended.
     pub(crate) fn leave(&mut self) -> Handed {
-        let until = Instant::now().checked_add(LEAVE_WAIT);
+        let begun = Instant::now();
         while !self.running.is_empty() {
-            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-            match self.receiver.recv_timeout(left) {
+            match self.receiver.recv_timeout(LEAVE_WAIT.saturating_sub(begun.elapsed())) {
                 Ok(told) => {
                     self.running.remove(&told.n);
                     self.told.push(told);
@@ -207,9 +208,11 @@ impl Herald {
                 Err(_) => break,
             }
         }
-        for (n, group) in std::mem::take(&mut self.running) {
-            kill_group(&group);
-            drop(Tree::new(&self.mark(n), Scope::Marked).kill(SWEEP_MAX));
+        let running = std::mem::take(&mut self.running);
+        running.values().for_each(kill_group);
+        for n in running.into_keys() {
+            let left = LEAVE_WAIT.saturating_add(LEAVE_SWEEP).saturating_sub(begun.elapsed());
+            drop(Tree::new(&self.mark(n), Scope::Marked).kill(left));
             self.told.push(Told { n, came: Came::Stopped });
         }
         self.hand_over()
@@ -285,6 +288,35 @@ impl crate::node::Node {
         if let Err(error) = self.ledger.write(fence, now, |tx| handed.note(tx)) {
             // The next watcher finds them taken and not ended, and audits that.
             tracing::warn!(error = %dispatch_node::report::one_line(&error), "what became of [notify] could not be noted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::tests::bench_with;
+
+    #[test]
+    fn a_watcher_that_leaves_does_not_wait_for_programs_that_do_not_end() {
+        // Each leaves something behind that no signal to its group reaches.
+        let bench =
+            bench_with("[notify]\nargv = [\"/bin/sh\", \"-c\", \"setsid sleep 1000 & exec sleep 1000\"]\n");
+        let (wakes, _woken) = sync_channel(8);
+        let mut herald = Herald::new(wakes, &bench.home);
+        for n in 1..=2 {
+            herald.start_one(&bench.home, n, "{}".to_owned());
+        }
+        let begun = Instant::now();
+        let handed = herald.leave();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(900), "SIGTERM ends the watcher within a second: {took:?}");
+        assert_eq!(handed.told.len(), 2);
+        for n in 1..=2 {
+            let left = Tree::new(&herald.mark(n), Scope::Marked).kill(SWEEP_MAX).unwrap();
+            assert_eq!((left.killed, left.descendants_left), (0, 0));
         }
     }
 }
