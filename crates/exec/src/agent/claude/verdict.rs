@@ -180,7 +180,8 @@ pub(super) fn resets_at(heard: &Heard, now: Timestamp) -> Option<Timestamp> {
     let wall = walled(heard)?;
     let until = wall.resets_at.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(SECOND_MS));
     let words = heard.result.as_ref().map(Final::words).unwrap_or_default();
-    until.map(Timestamp::from_unix_ms).or_else(|| wall::span_ms(&words).map(|ms| now.plus_ms(ms)))
+    let spanned = || wall::span_ms(&words).map(|ms| now.plus_ms(ms));
+    until.map(Timestamp::from_unix_ms).or_else(spanned).or_else(|| wall::time_of_day(&words, now))
 }
 
 /// A limit of the account: trying again before it resets is useless.

@@ -101,6 +101,42 @@ pub(super) fn span_ms(words: &str) -> Option<i64> {
     total
 }
 
+/// The next time of day that a wall names (`resets 3pm (UTC)`). One of another zone, or of none, is nobody's: the agent does
+/// not say where it is, and a day before it (`Oct 7 at 5pm`) is left out of the year. Such a wall stands as one that names no
+/// time: for `quota_wait_s`, and then one task alone tries it.
+pub(super) fn time_of_day(words: &str, now: Timestamp) -> Option<Timestamp> {
+    let text = words.to_ascii_lowercase();
+    let after = text.split_once("resets ").or_else(|| text.split_once("reset "))?.1;
+    let mut words = after.split_ascii_whitespace().peekable();
+    words.next_if_eq(&"at");
+    let time = words.next()?;
+    let half = words.next_if(|word| ["am", "pm"].contains(word)).unwrap_or_default();
+    let zone = words.next()?.trim_matches(|ch: char| ch.is_ascii_punctuation() && ch != '+');
+    let ms = ms_of_day(&format!("{time}{half}")).filter(|_| ["utc", "gmt"].contains(&zone))?;
+    let today = now.unix_ms().div_euclid(DAY_MS).checked_mul(DAY_MS)?.checked_add(ms)?;
+    let at = if today > now.unix_ms() { today } else { today.checked_add(DAY_MS)? };
+    Some(Timestamp::from_unix_ms(at))
+}
+
+/// `3pm`, `3:30pm`, `15:30`, in milliseconds after midnight.
+fn ms_of_day(time: &str) -> Option<i64> {
+    let (clock, noon) = match (time.strip_suffix("am"), time.strip_suffix("pm")) {
+        (Some(clock), _) => (clock, Some(0)),
+        (None, Some(clock)) => (clock, Some(12)),
+        (None, None) => (time, None),
+    };
+    let (hours, minutes) = match clock.split_once(':') {
+        Some((hours, minutes)) => (hours.parse::<i64>().ok()?, minutes.parse::<i64>().ok()?),
+        // A bare number is no time.
+        None => (clock.parse::<i64>().ok().filter(|_| noon.is_some())?, 0),
+    };
+    let hours = match noon {
+        Some(noon) => (1..=12).contains(&hours).then(|| hours % 12 + noon)?,
+        None => (0..24).contains(&hours).then_some(hours)?,
+    };
+    (0..60).contains(&minutes).then(|| hours * HOUR_MS + minutes * MINUTE_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +176,39 @@ mod tests {
     fn every_wording_of_a_wall_is_one_and_no_other_limit_is() {
         for (status, kind, words, expected) in WORDINGS {
             assert_eq!(of(*status, kind, words).map(|wall| wall.resets_at), *expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_counts_only_where_it_is_one_of_utc() {
+        let now = Timestamp::parse("2026-11-21T14:30:00.000Z").unwrap();
+        let at = |words: &str| time_of_day(words, now).map(|at| at.to_string());
+        let today = Some("2026-11-21T15:00:00.000Z".to_owned());
+        assert_eq!(at("5-hour limit reached ∙ resets 3pm (UTC)"), today);
+        assert_eq!(at("Your limit will reset at 3:00 PM UTC."), today);
+        assert_eq!(at("limit reached, resets at 15:00 (GMT)"), today);
+        assert_eq!(
+            at("resets 2:30pm (UTC)"),
+            Some("2026-11-22T14:30:00.000Z".to_owned()),
+            "not now: tomorrow"
+        );
+        assert_eq!(at("resets 12am (UTC)"), Some("2026-11-22T00:00:00.000Z".to_owned()));
+        assert_eq!(at("resets 12:05pm (UTC)"), Some("2026-11-22T12:05:00.000Z".to_owned()));
+        // Whose 3pm, or which day's, nobody knows: the breaker waits its own time and lets one task try.
+        for words in [
+            "Your limit will reset at 3pm (Europe/Berlin).",
+            "5-hour limit reached ∙ resets 3pm",
+            "Weekly limit reached · resets Oct 7 at 5pm (UTC)",
+            "resets 13pm (UTC)",
+            "resets 0am (UTC)",
+            "resets 3:75pm (UTC)",
+            "resets 24:00 (UTC)",
+            "resets 3 (UTC)",
+            "resets soon (UTC)",
+            "resets 3pm (UTC+2)",
+            "resets",
+        ] {
+            assert_eq!(at(words), None, "{words}");
         }
     }
 
