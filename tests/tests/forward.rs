@@ -260,3 +260,32 @@ fn the_node_in_the_middle_dies_at_every_step_and_the_task_still_runs_once() {
         sent.adds_up();
     });
 }
+
+#[test]
+fn a_killswitch_in_kill_mode_reaches_what_was_sent_on() {
+    let cluster = chain();
+    let key = cluster.b().approver("ann");
+    let (_b, _c) = (cluster.b().watch(), c(&cluster).watch());
+    let request = format!("{}exec sleep 600\n", cluster.runs.mark("long"));
+    let id = cluster.a().send("b", &request, &["--timeout", "900s"]);
+    approve(&cluster, &key, &id);
+    eventually("it runs", || cluster.runs.of("long") == 1);
+    // Of this node alone: `c` learns of it by the sealed cancel.
+    fs::write(cluster.b().state_dir().join("KILLSWITCH"), "kill\n").unwrap();
+    cluster.answered(&id, "cancelled");
+    check::no_process_with_mark_left(c(&cluster));
+}
+
+#[test]
+fn one_pass_sends_a_task_on_and_another_brings_its_answer_back() {
+    let cluster = chain();
+    let key = cluster.b().approver("ann");
+    let id = cluster.a().send("b", &note(&cluster, "cron"), &["--profile", "paid"]);
+    assert_eq!(cluster.b().once(&[]).code, 0);
+    approve(&cluster, &key, &id);
+    assert_eq!(cluster.b().once(&[]).code, 0);
+    assert_eq!(c(&cluster).once(&[]).code, 0);
+    assert_eq!(cluster.runs.of("cron"), 1);
+    assert_eq!(cluster.b().once(&[]).code, 0);
+    cluster.answered(&id, "ok");
+}

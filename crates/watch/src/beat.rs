@@ -184,7 +184,9 @@ impl Node {
         let moves = unfiled.iter().chain(&unpublished).any(|row| self.home.peers.contains_key(&row.key.from));
         Ok(!startable
             && !moves
-            && self.ledger.open_attempts()?.is_empty()
+            && self.ledger.open_runs()?.is_empty()
+            // What runs elsewhere is on its way once it is kept: nobody waits here for its answer.
+            && self.ledger.open_children()?.iter().all(|child| child.kept_at.is_some())
             && self.node_state()? != NodeState::EnteringMaintenance)
     }
 }

@@ -70,12 +70,26 @@ pub(crate) enum CourierError {
 #[derive(Default)]
 pub(crate) struct Couriers {
     under_way: BTreeSet<NodeName>,
+    /// Peers that one came back from.
+    visited: BTreeSet<NodeName>,
     news: Vec<ChildNews>,
     /// Children whose cancel this watcher has brought to the share.
     cancelled: BTreeSet<TaskId>,
 }
 
+impl Couriers {
+    /// How many are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+}
+
 impl Node {
+    /// True when no peer that has children was left out since this watcher started.
+    pub(crate) fn has_every_courier_been_there(&self) -> bool {
+        self.couriers.under_way.is_subset(&self.couriers.visited)
+    }
+
     /// Sends a courier to every peer that has children of tasks of this node.
     pub(crate) fn start_couriers(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         if self.reach != Reach::Here || self.higher_since.is_some() {
@@ -90,7 +104,14 @@ impl Node {
             if self.couriers.under_way.contains(&peer) {
                 continue;
             }
-            let Some(home) = self.home.peers.get(&peer) else { continue };
+            let Some(home) = self.home.peers.get(&peer) else {
+                // No answer of a node that is no peer any more can be believed.
+                let over = open.iter().filter(|row| row.receiver == peer && now >= row.answer_by);
+                let news: Vec<ChildNews> = over.map(|row| ChildNews::Unanswered { id: row.id }).collect();
+                self.again |= !news.is_empty();
+                self.couriers.news.extend(news);
+                continue;
+            };
             let (lane, keys) = (home.lane_out.clone(), home.ring_out.clone());
             let mut parcels = Vec::new();
             for row in open.iter().filter(|row| row.receiver == peer) {
@@ -123,10 +144,13 @@ impl Node {
         let Ok(task) = Task::from_stored(&row.payload) else { return Ok(None) };
         let Some(attempt) = self.ledger.attempt(row.epoch)? else { return Ok(None) };
         let forwarded = row.kind == ChildKind::Forwarded;
-        let stop = if forwarded && !self.couriers.cancelled.contains(&row.id) {
-            self.stop_of(&attempt.key)?
-        } else {
+        let stop = if !forwarded || self.couriers.cancelled.contains(&row.id) {
             None
+        } else if attempt.ended_at.is_some() {
+            // A ledger was taken over meanwhile, and the task was ended: nobody waits for what is not sent yet.
+            Some("its attempt is over".to_owned())
+        } else {
+            self.stop_of(&attempt.key)?
         };
         let job = JobDir::at(self.home.config.state.path(), &attempt.key.from, attempt.key.id, row.epoch);
         Ok(Some(Parcel {
@@ -147,6 +171,7 @@ impl Node {
         done: Result<(), CourierError>,
     ) {
         self.couriers.under_way.remove(peer);
+        self.couriers.visited.insert(peer.clone());
         self.couriers.cancelled.extend(cancelled);
         // Nothing rings for what was learned here: it is told to the ledger in the pass that follows.
         self.again |= !news.is_empty();

@@ -255,7 +255,9 @@ impl Node {
             && self.moving.is_empty()
             && self.moved.is_empty()
             && self.clearing.values().all(BTreeSet::is_empty)
-            && self.workers.is_idle()
+            // Couriers go out with every pass for as long as a child has no answer: one that has been there is enough.
+            && self.workers.outstanding() <= self.couriers.under_way()
+            && self.has_every_courier_been_there()
             && self.herald.is_quiet()
             && !self.again
     }

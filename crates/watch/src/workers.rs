@@ -116,9 +116,9 @@ impl Workers {
         fronts.filter_map(|since| since.checked_add(self.deadline)).filter(|at| *at > now).min()
     }
 
-    /// True when no job is under way or waiting.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.workers.values().all(|worker| worker.outstanding.is_empty())
+    /// How many jobs are under way or waiting.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.workers.values().map(|worker| worker.outstanding.len()).sum()
     }
 
     fn start(&self, place: &Place) -> Option<Worker> {

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod deciding;
+mod forwarding;
 mod guards;
 mod looking;
 mod running;
