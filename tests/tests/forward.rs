@@ -161,10 +161,16 @@ fn a_cancel_is_sent_after_a_forwarded_task() {
     let cluster = chain();
     let key = cluster.b().approver("ann");
     let (_b, _c) = (cluster.b().watch(), c(&cluster).watch());
-    let request = format!("{}exec sleep 600\n", cluster.runs.mark("long"));
+    let request = format!("{}echo at work; exec sleep 600\n", cluster.runs.mark("long"));
     let id = cluster.a().send("b", &request, &["--timeout", "900s"]);
     approve(&cluster, &key, &id);
     eventually("it runs", || cluster.runs.of("long") == 1);
+    // Its sender hears from the node in the middle how far it is.
+    let told = format!("processing/{id}.progress.json");
+    let far = eventually("its progress is told on", || {
+        cluster.opened("a", "b", &told).filter(|told| told.verified && !told.value["last_line"].is_null())
+    });
+    assert_eq!((&far.value["phase"], &far.value["last_line"]), (&json!("running"), &json!("at work")));
     drop(cluster.a().ctl(["cancel", &id]).ok());
     cluster.answered(&id, "cancelled");
     books::closed(cluster.b());

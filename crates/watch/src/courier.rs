@@ -3,19 +3,21 @@
 
 use std::collections::BTreeSet;
 use std::fs::File as LocalFile;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use dispatch_core::protocol::accept::{Me, Place as InLane, Verdict, accept_progress};
 use dispatch_core::protocol::keys::LaneRing;
+use dispatch_core::protocol::limits::SMALL_ENVELOPE_BYTES_MAX;
 use dispatch_core::protocol::names::{Lane, NodeName, TaskId};
 use dispatch_core::protocol::payload::{Kind, Payload as _};
+use dispatch_core::protocol::progress::Phase;
 use dispatch_core::protocol::result::TaskResult;
 use dispatch_core::protocol::seal::Verified;
 use dispatch_core::protocol::task::Task;
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{ChildKind, ChildRow, LedgerError};
 use dispatch_node::files::{FileError, create_private_dir};
-use dispatch_node::job::JobDir;
+use dispatch_node::job::{JobDir, Progress};
 use dispatch_node::outgoing::{Heard, KeptChild, Mailbox, Outgoing, OutgoingError, Record, RecordPlace};
 use dispatch_node::state::StateDir;
 use dispatch_spool::layout::File;
@@ -40,8 +42,8 @@ struct Parcel {
     answer_by: Timestamp,
     /// Why it is to be cancelled.
     stop: Option<String>,
-    /// Where its log goes, where somebody waits for it.
-    log: Option<PathBuf>,
+    /// The job directory of the attempt it stands for: its log goes there, and how far it is.
+    job: Option<JobDir>,
 }
 
 /// The children that one peer is to run.
@@ -158,7 +160,7 @@ impl Node {
             is_kept: row.kept_at.is_some(),
             answer_by: row.answer_by,
             stop,
-            log: forwarded.then(|| job.log_path()),
+            job: forwarded.then_some(job),
         }))
     }
 
@@ -271,6 +273,7 @@ impl Errand {
             self.bring(mail, answer.id, &answer.result, news)?;
         }
         for record in records.iter().filter(|record| !heard.contains(&record.id)) {
+            self.pass_on_progress(mail, record);
             // Answered before, and moved since; or its time is over: looked for everywhere, once.
             if record.answered.is_none() && self.now < self.answer_by(record) {
                 continue;
@@ -289,6 +292,39 @@ impl Errand {
         Ok(())
     }
 
+    /// How far a forwarded task is, as the node that runs it says: told on as if an executor had said it. It is a courtesy,
+    /// and whatever cannot be read is left out.
+    fn pass_on_progress(&self, mail: &Mailbox<'_>, record: &Record) {
+        let parcel = self.parcels.iter().find(|parcel| parcel.task.id == record.id);
+        let Some(job) = parcel.and_then(|parcel| parcel.job.as_ref()) else { return };
+        let limit = u64::try_from(SMALL_ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX);
+        let Ok(bytes) = mail.share.read(&File::progress(&self.lane, record.id), limit) else { return };
+        let me = Me { cluster: self.cluster, node: &self.node, now: self.now };
+        let place = InLane { lane: &self.lane, id: record.id };
+        let told = match accept_progress(&bytes, place, &me, &self.keys, Some(record.task_sha256)) {
+            Verdict::Accepted(told) => told.into_parts().0,
+            Verdict::Refused(_) => return,
+        };
+        if told.phase != Phase::Running
+            || job.read_progress().is_ok_and(|known| known.is_some_and(|known| known.seq >= told.seq))
+        {
+            return;
+        }
+        let progress = Progress {
+            epoch: job.epoch(),
+            seq: told.seq,
+            at: told.at,
+            elapsed_ms: told.elapsed_ms.unwrap_or(0),
+            turns: told.turns,
+            last_tool: told.last_tool,
+            tokens: told.tokens,
+            usd: told.usd,
+            last_line: told.last_line,
+        };
+        let written = create_private_dir(job.path()).is_ok() && job.write_progress(&progress).is_ok();
+        tracing::trace!(id = %record.id, written, "progress of a forwarded task");
+    }
+
     fn answer_by(&self, record: &Record) -> Timestamp {
         let parcel = self.parcels.iter().find(|parcel| parcel.task.id == record.id);
         parcel.map_or(record.answer_by, |parcel| parcel.answer_by)
@@ -305,13 +341,12 @@ impl Errand {
     ) -> Result<(), CourierError> {
         let result = answer.payload();
         let parcel = self.parcels.iter().find(|parcel| parcel.task.id == id);
-        if let Some(log) = parcel.and_then(|parcel| parcel.log.as_ref())
+        if let Some(job) = parcel.and_then(|parcel| parcel.job.as_ref())
             && result.log_bytes > 0
         {
-            if let Some(dir) = log.parent() {
-                create_private_dir(dir)?;
-            }
-            let mut local = LocalFile::create(log).map_err(FileError::of("create", log))?;
+            create_private_dir(job.path())?;
+            let log = job.log_path();
+            let mut local = LocalFile::create(&log).map_err(FileError::of("create", &log))?;
             let limit = result.log_bytes.saturating_add(LOG_SLACK_BYTES);
             let copied = mail.share.copy_in(&File::log(&self.lane, id), limit, &mut local);
             if !copied.is_ok_and(|copied| Some(copied.digest) == result.log_sha256) {

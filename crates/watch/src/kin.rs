@@ -3,6 +3,7 @@
 
 use dispatch_core::policy::lineage::{Left, Lineage};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::WindowKey;
 use dispatch_core::protocol::names::TaskId;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::task::Task;
@@ -89,6 +90,14 @@ pub(crate) fn branch_left(
     Ok(left)
 }
 
+/// What this node's own cap leaves for the tree; `None` without one.
+fn tree_left(reader: &Reader, home: &Home, lineage: &Lineage) -> Result<Option<Usd>, LedgerError> {
+    let Some(cap) = home.caps().tree else { return Ok(None) };
+    let committed = reader.balance(&WindowKey::Tree(lineage.root))?.committed();
+    let left = committed.and_then(|committed| cap.checked_sub(committed)).unwrap_or(Usd::ZERO);
+    Ok(Some(left.max(Usd::ZERO)))
+}
+
 /// What a task of this node has left to give to those it sends.
 pub(crate) fn left_of(
     reader: &Reader,
@@ -97,8 +106,9 @@ pub(crate) fn left_of(
     lineage: &Lineage,
 ) -> Result<Left, LedgerError> {
     let granted = lineage.fanout_left.min(i64::from(home.config.lineage.fanout_max));
+    let branch = branch_left(reader, home, id, lineage)?;
     Ok(Left {
         fanout: granted.saturating_sub(reader.fanout_given(id)?).max(0),
-        budget_usd: branch_left(reader, home, id, lineage)?,
+        budget_usd: [branch, tree_left(reader, home, lineage)?].into_iter().flatten().min(),
     })
 }
