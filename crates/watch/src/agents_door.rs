@@ -26,8 +26,10 @@ use crate::home::Home;
 use crate::tripping::Stopped;
 
 mod care;
+mod ears;
 
 pub(crate) use care::AgentDoors;
+pub(crate) use ears::DoorEars;
 
 /// The verb under which replies are stored.
 const VERB: &str = "child";

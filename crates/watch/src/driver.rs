@@ -1,6 +1,5 @@
 //! The loop: wake, look, plan, act.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -22,6 +21,7 @@ use dispatch_spool::share::Share;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::agents_door::DoorEars;
 use crate::args::Args;
 use crate::attempts::Care;
 use crate::home::Home;
@@ -74,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Report> {
     node.poll = ears.tick(&node.home.config);
     tracing::info!(node = %node.home.node, boot = node.home.boot, strategy = ears.strategy, "watching");
     let mut looping = Loop {
+        door_ears: DoorEars::new(wakes.sender()),
         node,
         wakes,
         service,
@@ -194,32 +195,12 @@ struct Ears {
     strategy: &'static str,
     /// Dropping them ends the watching.
     hints: Option<Hints>,
-    /// The doors of running agents, which come and go.
-    doors: BTreeMap<u64, PathBuf>,
 }
 
 impl Ears {
     /// True when the kernel tells of every change of the share, so that the tick is only a safety net.
     fn ring(&self) -> bool {
         self.strategy == INOTIFY && self.hints.is_some()
-    }
-
-    /// Listens at these doors of agents and at no others. A door is on the node's own disk: it rings always.
-    fn listen_at(&mut self, doors: BTreeMap<u64, PathBuf>) {
-        let Some(hints) = &mut self.hints else { return };
-        for (epoch, gone) in &self.doors {
-            if !doors.contains_key(epoch) {
-                hints.unwatch(gone);
-            }
-        }
-        for (epoch, new) in &doors {
-            if !self.doors.contains_key(epoch)
-                && let Err(error) = hints.watch(new, Rings::Ending(".json"))
-            {
-                tracing::debug!(error = %one_line(&error), "cannot watch an agent's door; the tick looks instead");
-            }
-        }
-        self.doors = doors;
     }
 
     /// How often to look although nothing rings.
@@ -231,7 +212,7 @@ impl Ears {
 /// Watches the directories that matter. The door is on the node's own disk and rings always; the share rings only where
 /// every change passes through this kernel.
 fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> Ears {
-    let polled = |hints| Ears { strategy: POLL, hints, doors: BTreeMap::new() };
+    let polled = |hints| Ears { strategy: POLL, hints };
     let Ok(mut hints) = Hints::new(move || ring(&sender, Wake::Hint)) else { return polled(None) };
     let local = [
         (config.state.requests(), Rings::Appearing),
@@ -272,7 +253,7 @@ fn watch(config: &Config, share: &dyn Share, sender: SyncSender<Wake>) -> Ears {
             tracing::debug!(error = %one_line(&error), "cannot watch for answers; the tick looks instead");
         }
     }
-    Ears { strategy: INOTIFY, hints: Some(hints), doors: BTreeMap::new() }
+    Ears { strategy: INOTIFY, hints: Some(hints) }
 }
 
 struct Loop {
@@ -281,6 +262,7 @@ struct Loop {
     service: ServiceManager,
     /// Kept for as long as the loop runs.
     ears: Ears,
+    door_ears: DoorEars,
     once: bool,
     ready: bool,
     cared: Option<Instant>,
@@ -392,7 +374,7 @@ impl Loop {
 
     fn after_pass(&mut self) {
         self.voice.say_changes(&self.node);
-        self.ears.listen_at(self.node.agent_doors.requests_dirs());
+        self.door_ears.listen_at(self.node.agent_doors.requests_dirs());
         if !self.ready {
             self.ready = true;
             drop(self.service.ready("watching"));
@@ -417,7 +399,6 @@ impl Loop {
         self.ears = watch(&self.node.home.config, self.node.workers.share(), self.wakes.sender());
         self.node.strategy = self.ears.strategy;
         self.node.poll = self.ears.tick(&self.node.home.config);
-        self.ears.listen_at(self.node.agent_doors.requests_dirs());
     }
 
     fn is_paused(&self) -> bool {

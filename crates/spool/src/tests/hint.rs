@@ -98,3 +98,19 @@ fn a_directory_that_is_not_there_cannot_be_watched() {
     let mut hints = Hints::new(|| {}).unwrap();
     assert!(hints.watch(Path::new("/proc/none"), Rings::Appearing).is_err());
 }
+
+#[test]
+fn a_directory_that_is_watched_no_longer_is_no_news_whatever_becomes_of_it() {
+    let tree = Tree::new();
+    let (inbox, control) = (Dir::lane(&tree.lane, Area::Inbox), Dir::lane(&tree.lane, Area::Control));
+    let ear = ear(&tree, &[Area::Inbox, Area::Control]);
+    let path = tree.share.root().join(inbox.path());
+    ear.unwatch(&path);
+    ear.unwatch(&path);
+    fs::write(path.join("x"), "x").unwrap();
+    fs::remove_file(path.join("x")).unwrap();
+    fs::remove_dir(&path).unwrap();
+    assert!(!ear.has_news());
+    fs::write(tree.share.root().join(control.path()).join("x"), "x").unwrap();
+    assert!(ear.has_news());
+}

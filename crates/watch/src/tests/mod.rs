@@ -1,5 +1,6 @@
 //! Rules of the watcher on a real ledger and a real directory, without any process.
 
+mod agents_door;
 mod attempts;
 mod deciding;
 mod forwarding;
