@@ -127,7 +127,15 @@ fn the_lineage_of_a_forwarded_task_says_where_it_came_from() {
     // Another attempt is the forwarding node's to make.
     assert_eq!(child.value["max_attempts"], 1);
     let shown = cluster.b().ctl(["explain", &id]).ok();
-    assert!(shown.out.contains("`c`"), "{}", shown.out);
+    assert!(shown.out.contains("was forwarded to `c`"), "{}", shown.out);
+    // Only its tree is asked here: the other caps are those of the node that pays.
+    assert!(!shown.out.contains("paid work is off"), "{}", shown.out);
+    let shown: Value = serde_json::from_str(&cluster.b().ctl(["show", &id, "--json"]).ok().out).unwrap();
+    let sent = &shown["children"][0];
+    assert_eq!(
+        (&sent["to"], &sent["kind"], &sent["budget_usd"]),
+        (&json!("c"), &json!("forwarded"), &json!("1"))
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::seal::RawEnvelope;
 use dispatch_core::protocol::v2::{Bounds, is_flat, read_stored};
 use dispatch_core::protocol::{Task, TaskResult, Terms};
-use dispatch_ledger::{AttemptRow, DecisionRow, ReadLedger, TaskRow};
+use dispatch_ledger::{AttemptRow, ChildRow, DecisionRow, ReadLedger, TaskRow};
 use dispatch_node::clock;
 use dispatch_node::config::{Config, Peer};
 use dispatch_node::progress::HowFar;
@@ -43,6 +43,7 @@ struct Everything {
     terms: Option<Terms>,
     decisions: Vec<DecisionRow>,
     attempts: Vec<AttemptRow>,
+    children: Vec<ChildRow>,
     result: Option<(TaskResult, Vec<u8>)>,
     audit: Vec<String>,
 }
@@ -59,6 +60,7 @@ impl Everything {
             terms,
             decisions: ledger.decisions(key)?,
             attempts: ledger.attempts(key)?,
+            children: ledger.children_of(key.id)?,
             result: result
                 .and_then(|payload| TaskResult::from_stored(&payload).ok().map(|result| (result, payload))),
             audit: ledger.audit_of_task(key)?.into_iter().map(|line| line.line).collect(),
@@ -99,6 +101,7 @@ fn json_of(row: &TaskRow, far: Option<&HowFar>, all: &Everything) -> Value {
         );
         members.insert("decisions".into(), all.decisions.iter().map(decision).collect());
         members.insert("attempts".into(), all.attempts.iter().map(attempt).collect());
+        members.insert("children".into(), all.children.iter().map(child).collect());
         members
             .insert("result".into(), all.result.as_ref().map_or(Value::Null, |(_, payload)| value(payload)));
         let lines = all.audit.iter().map(|line| serde_json::from_str(line).unwrap_or(Value::Null));
@@ -134,6 +137,34 @@ fn attempt(row: &AttemptRow) -> Value {
     })
 }
 
+/// A task that was sent on, or that its agent sent.
+fn child(row: &ChildRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "to": row.receiver.as_str(),
+        "kind": row.kind.as_str(),
+        "epoch": row.epoch,
+        "fanout_left": row.fanout,
+        "budget_usd": row.budget_usd.map(|usd| usd.to_string()),
+        "made_at": row.made_at.to_string(),
+        "kept_at": row.kept_at.map(|at| at.to_string()),
+        "answer_by": row.answer_by.to_string(),
+        "ended_at": row.ended_at.map(|at| at.to_string()),
+        "status": row.status.map(dispatch_core::protocol::Status::as_str),
+    })
+}
+
+fn child_line(row: &ChildRow) -> String {
+    let stands = match (row.status, row.ended_at, row.kept_at) {
+        (Some(status), _, _) => status.as_str().to_owned(),
+        (None, Some(_), _) => "unanswered".to_owned(),
+        (None, None, Some(_)) => format!("open, its answer can come until {}", row.answer_by),
+        (None, None, None) => "not sealed yet".to_owned(),
+    };
+    let budget = row.budget_usd.map_or_else(String::new, |usd| format!(", at most ${usd}"));
+    format!("  {} {} to {}{budget}: {stands}", row.id, row.kind.as_str(), row.receiver)
+}
+
 fn text_of(row: &TaskRow, far: Option<&HowFar>, all: &Everything) -> Vec<String> {
     let colour = Colour::of_stdout();
     let head = |text: &str| colour.paint(Tone::Bold, text);
@@ -160,6 +191,10 @@ fn text_of(row: &TaskRow, far: Option<&HowFar>, all: &Everything) -> Vec<String>
                 row.started_at.map_or_else(|| "not started".to_owned(), |at| format!("started {at}"));
             format!("  {} (epoch {}) {} {status} {started}", row.n, row.epoch, row.state)
         }));
+    }
+    if !all.children.is_empty() {
+        lines.push(head("children"));
+        lines.extend(all.children.iter().map(child_line));
     }
     if let Some((result, _)) = &all.result {
         lines.push(head("result"));

@@ -2,12 +2,13 @@
 
 use dispatch_core::explain::{self, CostFacts, Standing, SwitchFile, Told, noted_wait};
 use dispatch_core::planner::queue::{Candidate, Holdback, choose};
+use dispatch_core::planner::recipe::Recipe;
 use dispatch_core::policy::admission::{RoomWait, WaitCause};
-use dispatch_core::policy::budget::{Admits, admits};
+use dispatch_core::policy::budget::{Admits, admits_for};
 use dispatch_core::policy::gate::GateReason;
 use dispatch_core::policy::lifecycle::{AttemptState, TaskState};
 use dispatch_core::policy::money::Usd;
-use dispatch_core::policy::window::{RunName, Window, WindowKey, WindowKeys};
+use dispatch_core::policy::window::{Payer, RunName, Window, WindowKey, WindowKeys};
 use dispatch_core::protocol::TaskResult;
 use dispatch_core::protocol::decision::DecisionOutcome;
 use dispatch_core::protocol::heartbeat::{KillMode, NodeState};
@@ -275,7 +276,8 @@ impl Facts<'_> {
         if self.row.reservation.is_some() {
             return Ok(None);
         }
-        let full = admits(estimate, &self.ledger.balances(&keys)?, &self.config.budget.caps);
+        let caps = &self.config.budget.caps;
+        let full = admits_for(self.payer()?, estimate, &self.ledger.balances(&keys)?, caps);
         Ok(match full {
             Ok(Admits::OverCap { window, limit, left }) => Some(RoomWait {
                 limit: Some(limit),
@@ -314,6 +316,14 @@ impl Facts<'_> {
         Ok(Some(Standing::Behind { ahead: count(ahead), running: count(running), places: u64::from(places) }))
     }
 
+    /// Whose money it spends: what is forwarded is asked of its tree alone.
+    fn payer(&self) -> Result<Payer, LedgerError> {
+        let recipe = self.ledger.recipe(&self.row.key)?;
+        let recipe = recipe.and_then(|text| serde_json::from_str::<Recipe>(&text).ok());
+        let is_forwarded = recipe.is_some_and(|recipe| recipe.forward.is_some());
+        Ok(if is_forwarded { Payer::Elsewhere } else { Payer::Here })
+    }
+
     fn keys(&self) -> WindowKeys {
         let run = self.row.run.as_deref().and_then(|name| RunName::new(name).ok());
         let sender: &NodeName = &self.row.key.from;
@@ -333,8 +343,9 @@ impl Facts<'_> {
             balance: *balances.get(window),
             cap: caps.get(window),
         });
-        // What has no cap limits nothing.
-        Ok(all.filter(|window| window.cap.is_some()).collect())
+        let payer = self.payer()?;
+        // What has no cap, or is not asked, limits nothing.
+        Ok(all.filter(|window| window.cap.is_some() && payer.asks(window.key.window())).collect())
     }
 
     fn cost(&self) -> Result<(String, Value), LedgerError> {

@@ -277,7 +277,8 @@ published_at, expires, answer_by, profile.";
 
 const SHOW: &str = "\
 One document: the members of dispatchctl-list(1), and what belongs to the task: the task itself, its terms, decisions, \
-attempts, the result and its audit entries.";
+attempts, children (tasks that it was sent on as, or that its agent sent: id, to, kind (forwarded or sent), epoch, fanout_left, \
+budget_usd, made_at, kept_at, answer_by, ended_at, status), the result and its audit entries.";
 
 const EXPLAIN: &str = "\
 One document: task, direction, state, status, code; who (can do something: sender, operator, approver, nobody), what, why and \
