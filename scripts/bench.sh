@@ -4,7 +4,7 @@
 # usage: scripts/bench.sh [--quick] [--json] [--only PART] [--bins DIR] [--install-neighbours]
 #   --quick               fewer runs, smaller numbers: about two minutes in place of ten
 #   --json                one JSON document in place of the table
-#   --only PART           task, neighbours, scale or loud
+#   --only PART           task, neighbours, rules, scale or loud
 #   --bins DIR            measures the commands in DIR; builds only what measures
 #   --install-neighbours  installs Debian's nq and task-spooler first (apt-get, as root); without it they are skipped where
 #                         they are missing, and the table says so

@@ -7,6 +7,7 @@
 mod loud;
 mod measure;
 mod neighbours;
+mod rules;
 mod scale;
 mod scene;
 mod table;
@@ -32,6 +33,12 @@ pub struct Plan {
     pub passes: usize,
     /// Output of one loud agent, in bytes.
     pub loud_bytes: u64,
+    /// Lines of `policy eval`, at least.
+    pub lines: usize,
+    /// Tasks taken into a ledger.
+    pub admitted: u32,
+    /// Runs of both.
+    pub evals: usize,
 }
 
 const FULL: Plan = Plan {
@@ -42,6 +49,9 @@ const FULL: Plan = Plan {
     known: 100_000,
     passes: 25,
     loud_bytes: 1_000_000_000,
+    lines: 1_000_000,
+    admitted: 4_096,
+    evals: 5,
 };
 const QUICK: Plan = Plan {
     singles: 40,
@@ -51,6 +61,9 @@ const QUICK: Plan = Plan {
     known: 20_000,
     passes: 9,
     loud_bytes: 100_000_000,
+    lines: 200_000,
+    admitted: 2_048,
+    evals: 3,
 };
 
 /// What is asked for on the command line.
@@ -103,6 +116,9 @@ fn main() {
     }
     if wanted("neighbours") {
         neighbours::all(&plan, scene.dir(), &agent, &mut table);
+    }
+    if wanted("rules") {
+        rules::all(&plan, &bins, scene.dir(), &mut table);
     }
     drop(scene);
     if wanted("scale") {

@@ -1,12 +1,8 @@
-//! How many tasks a second can be taken, durably: one transaction for each, and several in one (group commit).
-//!
-//! `cargo run --release -p dispatch-ledger --example admission [DIRECTORY]`; the directory decides which disk is
-//! measured. Nothing is asserted: the figure depends on the machine.
-#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+//! Tasks taken durably into a ledger, several in a transaction: what an admission costs the disk. Shared with the bench.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use dispatch_core::policy::admission::{Billing, Cost};
 use dispatch_core::policy::lifecycle::TaskEvent;
@@ -21,38 +17,39 @@ use dispatch_ledger::{
 };
 use uuid::Uuid;
 
-const TASKS: u32 = 2_048;
-const GROUPS: [u32; 4] = [1, 8, 32, 128];
 const ENVELOPE_BYTES: usize = 2_048;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let place = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
+/// How it went.
+pub(crate) struct Taken {
+    /// Tasks a second.
+    pub(crate) rate: f64,
+    /// How long opening and checking that ledger takes afterwards.
+    pub(crate) opened: Duration,
+}
+
+/// Takes so many tasks into a fresh ledger in `place`, `group` in a transaction. Each is seen, has its row, its position, its
+/// reservation in five windows, a lease, and two audit entries.
+pub(crate) fn taken(place: &Path, tasks: u32, group: u32) -> Result<Taken, Box<dyn Error>> {
     let now = Timestamp::parse("2026-11-21T10:00:00.000Z")?;
     let from = NodeName::new("devbox")?;
-    println!("{TASKS} tasks, each: seen, task, position, reservation in 5 windows, lease, 2 audit entries");
-    for group in GROUPS {
-        let directory = tempfile::tempdir_in(&place)?;
-        let path = directory.path().join("ledger.db");
-        let mut ledger = made(&path, now)?;
-        let begun = Instant::now();
-        let mut taken = 0;
-        while taken < TASKS {
-            let upto = taken.saturating_add(group);
-            ledger.write(Fence::of(1), now, |tx| {
-                (taken..upto).try_for_each(|number| take(tx, &task(&from, number, now)))
-            })?;
-            taken = upto;
-        }
-        let rate = f64::from(taken) / begun.elapsed().as_secs_f64();
-        drop(ledger);
-        let begun = Instant::now();
-        drop(Ledger::open(&path)?);
-        println!(
-            "{group:>4} in a transaction: {rate:>6.0} a second; opened and checked in {:?}",
-            begun.elapsed()
-        );
+    let cap = Usd::from_wire("1000000")?;
+    let caps = Caps { run: cap, month: cap, day: Some(cap), sender: Some(cap), tree: Some(cap) };
+    let directory = tempfile::tempdir_in(place)?;
+    let path = directory.path().join("ledger.db");
+    let mut ledger = made(&path, now)?;
+    let (begun, mut done) = (Instant::now(), 0);
+    while done < tasks {
+        let upto = done.saturating_add(group).min(tasks);
+        ledger.write(Fence::of(1), now, |tx| {
+            (done..upto).try_for_each(|number| take(tx, &task(&from, number, now), &caps))
+        })?;
+        done = upto;
     }
-    Ok(())
+    let rate = f64::from(done) / begun.elapsed().as_secs_f64();
+    drop(ledger);
+    let begun = Instant::now();
+    drop(Ledger::open(&path)?);
+    Ok(Taken { rate, opened: begun.elapsed() })
 }
 
 fn made(path: &Path, now: Timestamp) -> Result<Ledger, Box<dyn Error>> {
@@ -75,7 +72,7 @@ fn made(path: &Path, now: Timestamp) -> Result<Ledger, Box<dyn Error>> {
 }
 
 /// The whole accepting transaction of one task that nothing gates, and its lease.
-fn take(tx: &mut Tx<'_>, new: &NewTask) -> Result<(), LedgerError> {
+fn take(tx: &mut Tx<'_>, new: &NewTask, caps: &Caps) -> Result<(), LedgerError> {
     let (key, now) = (&new.key, tx.now());
     tx.insert_seen(key, Seen { digest: new.digest, until: Some(now.plus_ms(2 * DAY_MS)) })?;
     let order_no = tx.insert_task(new)?;
@@ -84,11 +81,11 @@ fn take(tx: &mut Tx<'_>, new: &NewTask) -> Result<(), LedgerError> {
         id: Uuid::from_u128(u128::from(order_no)),
         key: key.clone(),
         nth: 1,
-        amount: Usd::ZERO,
+        amount: Usd::from_wire("0.01").unwrap_or(Usd::ZERO),
         windows: WindowKeys::of(&key.from, None, key.id, now),
         payer: Payer::Here,
     };
-    if tx.reserve_within(&reservation, &Caps::default())? == Reserving::Reserved {
+    if tx.reserve_within(&reservation, caps)? == Reserving::Reserved {
         tx.apply(key, TaskEvent::Admitted)?;
         tx.audit(&Entry::of("accepted").task(key))?;
         let lease = NewLease {
