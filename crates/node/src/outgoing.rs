@@ -11,6 +11,7 @@ mod flat;
 mod lock;
 mod mail;
 mod record;
+mod sealing;
 mod stream;
 mod upkeep;
 
@@ -32,6 +33,7 @@ pub use error::OutgoingError;
 pub use lock::Locked;
 pub use mail::{Cancelled, Delivered, Mailbox};
 pub use record::{Answered, Record, RecordPlace, Sealed};
+pub use sealing::SealError;
 pub use upkeep::{AllHeard, Answer, Heard, Upkeep};
 
 /// Between two times of putting the same unanswered task back.

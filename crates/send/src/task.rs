@@ -4,15 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use dispatch_core::protocol::limits::{ENVELOPE_BYTES_MAX, LIFETIME_MS_MAX, REQUEST_BYTES_MAX};
+use dispatch_core::protocol::limits::{LIFETIME_MS_MAX, REQUEST_BYTES_MAX};
 use dispatch_core::protocol::names::{Lane, TaskId};
-use dispatch_core::protocol::payload::{Kind, Payload as _};
-use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::task::{Lineage, Requires, Task, TaskMember};
 use dispatch_core::protocol::time::Timestamp;
 use dispatch_core::protocol::v2;
 use dispatch_node::desk::Desk;
-use dispatch_node::outgoing::{OutgoingError, Position, Sealed};
+use dispatch_node::outgoing::{Position, Sealed};
 use dispatch_node::report::{Exit, Report};
 
 use crate::args::Cli;
@@ -137,22 +135,5 @@ pub(crate) fn seal_task(task: &Task, desk: &Desk) -> Result<Sealed, Report> {
         return Err(Report::new(Exit::Usage, "a task lives longer than 0s and at most 30d")
             .help("give another --expires"));
     }
-    let payload = task.to_checked_payload().map_err(|error| {
-        Report::of(Exit::Usage, &error).while_doing("the receiver would refuse this task")
-    })?;
-    let no_key = || OutgoingError::NoKey { lane: desk.lane.clone() };
-    if let Some(ring) = &desk.flat {
-        let key = ring.signing().ok_or_else(no_key)?;
-        return fitting(task, &v2::signed_bytes(task), v2::write_task(task, key));
-    }
-    let key = desk.keys.signing().ok_or_else(no_key)?;
-    fitting(task, &payload, seal(Kind::Task, &payload, &[key]))
-}
-
-fn fitting(task: &Task, payload: &[u8], envelope: Vec<u8>) -> Result<Sealed, Report> {
-    if envelope.len() > ENVELOPE_BYTES_MAX {
-        let what = format!("the sealed task is {} bytes, more than {ENVELOPE_BYTES_MAX}", envelope.len());
-        return Err(Report::new(Exit::Usage, what).help(TOO_LONG_HELP));
-    }
-    Ok(Sealed::of(task, payload, envelope))
+    Ok(desk.mail().seal(task)?)
 }

@@ -3,17 +3,14 @@
 use dispatch_core::policy::fleet::DEAD_AFTER_S;
 use dispatch_core::protocol::limits::{LABELS_MAX, LIFETIME_MS_MAX};
 use dispatch_core::protocol::names::TaskId;
-use dispatch_core::protocol::payload::{Kind, Payload as _};
 use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::task::{Lineage, Task};
 use dispatch_core::protocol::time::Timestamp;
-use dispatch_core::protocol::v2;
 use dispatch_node::clock;
 use dispatch_node::config::Config;
 use dispatch_node::desk::Desk;
 use dispatch_node::ids::task_id;
-use dispatch_node::outgoing::{Delivered, OutgoingError, Position, Record, RecordPlace, Sealed};
+use dispatch_node::outgoing::{Delivered, Position, Record, RecordPlace};
 use dispatch_node::report::{Exit, Report, after_help};
 use serde_json::{Value, json};
 
@@ -219,7 +216,7 @@ fn send(desk: &Desk, old: &Task, notes: &mut Vec<String>) -> Result<Record, Repo
     if !task.labels.contains_key(LABEL) {
         notes.push("it has no room for a label more, so it does not name the first one".to_owned());
     }
-    let record = locked.enqueue(sealed(desk, &task)?)?;
+    let record = locked.enqueue(desk.mail().seal(&task)?)?;
     let flushed = locked.flush(&desk.mail(), std::time::Duration::ZERO)?;
     if flushed.published.contains(&id) {
         return Ok(record);
@@ -249,25 +246,6 @@ fn in_doubt(desk: &Desk) -> Report {
     let to = &desk.lane.to;
     Report::new(Exit::TaskFailed, format!("unknown: its id stands on the lane of `{to}` already"))
         .help(format!("look on `{to}` whether it ran: it speaks version 2 and would run it again"))
-}
-
-/// The task as it goes on the lane, after finding what its receiver would refuse today.
-fn sealed(desk: &Desk, task: &Task) -> Result<Sealed, Report> {
-    let payload = task.to_checked_payload().map_err(|error| {
-        Report::of(Exit::Usage, &error).while_doing("the receiver would refuse this task today")
-    })?;
-    let no_key = || OutgoingError::NoKey { lane: desk.lane.clone() };
-    let Some(ring) = &desk.flat else {
-        let key = desk.keys.signing().ok_or_else(no_key)?;
-        let envelope = seal(Kind::Task, &payload, &[key]);
-        return Ok(Sealed::of(task, &payload, envelope));
-    };
-    if let Some(member) = v2::cannot_carry(task) {
-        let what = format!("`{}` speaks version 2, which cannot carry `{}`", desk.lane.to, member.as_str());
-        return Err(Report::new(Exit::Usage, what).help("send it anew with dispatch-send, without that"));
-    }
-    let key = ring.signing().ok_or_else(no_key)?;
-    Ok(Sealed::of(task, &v2::signed_bytes(task), v2::write_task(task, key)))
 }
 
 fn kept(desk: &Desk, id: TaskId, why: Report) -> Report {

@@ -1,12 +1,11 @@
 //! Children of tasks in this node's own stream: kept once, however often it is tried.
 
 use dispatch_core::protocol::keys::LaneRing;
-use dispatch_core::protocol::payload::{Kind, Payload as _};
-use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::task::Task;
 
 use super::error::OutgoingError;
-use super::record::{Record, Sealed};
+use super::record::Record;
+use super::sealing::{SealError, sealed};
 use super::{Locked, Outgoing, lock};
 
 /// Whether a child lies in the outbox or behind it now.
@@ -42,20 +41,15 @@ impl Locked<'_> {
         if let Some(record) = self.outgoing.record(child.id)? {
             return Ok(record);
         }
-        let lane = self.outgoing.lane();
-        let key = keys.signing().ok_or_else(|| OutgoingError::NoKey { lane: lane.clone() })?;
         let position = self.next()?;
         let task = Task { stream: position.stream, seq: position.seq, ..child.clone() };
-        let damaged = |source: Box<dyn std::error::Error + Send + Sync>| OutgoingError::Damaged {
-            path: self.outgoing.sent_path(child.id),
-            source,
-        };
-        let payload = task.to_checked_payload().map_err(|error| damaged(error.into()))?;
-        let envelope = seal(Kind::Task, &payload, &[key]);
-        if envelope.len() > Kind::Task.envelope_bytes_max() {
-            return Err(damaged("it does not fit an envelope".into()));
-        }
-        self.enqueue(Sealed::of(&task, &payload, envelope))
+        let sealed = sealed(&task, keys, None).map_err(|error| match error {
+            SealError::NoKey { lane } => OutgoingError::NoKey { lane },
+            error @ (SealError::NotTaken(_) | SealError::TooLong { .. } | SealError::CannotCarry { .. }) => {
+                OutgoingError::Damaged { path: self.outgoing.sent_path(child.id), source: error.into() }
+            }
+        })?;
+        self.enqueue(sealed)
     }
 }
 

@@ -93,6 +93,27 @@ fn key(ch: char, lane: &Lane) -> dispatch_core::protocol::keys::LaneKey {
 }
 
 #[test]
+fn what_its_receiver_would_refuse_is_not_sealed() {
+    let desk = Desk::new();
+    let id = task_id(crate::clock::now()).unwrap();
+    let task = Task::new(CLUSTER, &desk.lane, id, crate::clock::now(), (CLUSTER, 1), "true".to_owned());
+    let mail = desk.mail();
+    assert_eq!(mail.seal(&task).unwrap().task_sha256, Digest::of(&task.to_payload()));
+    let unreadable = Task { request: "a\0b".to_owned(), ..task.clone() };
+    assert!(matches!(mail.seal(&unreadable), Err(SealError::NotTaken(_))));
+    // What fits a payload need not fit an envelope.
+    let mut long = task.clone();
+    let refused = (1..=64).map(|part| part * 16 * 1024).find_map(|bytes| {
+        long.request = "x".repeat(bytes);
+        mail.seal(&long).err()
+    });
+    assert!(matches!(refused, Some(SealError::TooLong { .. } | SealError::NotTaken(_))), "{refused:?}");
+    let keys = LaneRing { accepted: Vec::new(), retired: Vec::new() };
+    let without = Mailbox { keys: &keys, ..mail };
+    assert!(matches!(without.seal(&task), Err(SealError::NoKey { .. })));
+}
+
+#[test]
 fn a_task_goes_through_the_outbox_to_the_share_and_its_record_to_sent() {
     let desk = Desk::new();
     let record = desk.enqueue();
