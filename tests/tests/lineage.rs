@@ -131,7 +131,8 @@ fn what_an_agent_writes_by_hand_enlarges_nothing() {
     let hand = &held.hand;
     let root = held.id.as_str();
     let long = "x".repeat(512 * 1024 + 1);
-    let args: [(&str, Value, &str); 17] = [
+    let args: [(&str, Value, &str); 18] = [
+        ("run", json!("fresh"), "lineage_exceeded"),
         ("root", json!(root), "malformed"),
         ("parent", json!(null), "malformed"),
         ("depth", json!(0), "malformed"),
@@ -220,6 +221,30 @@ fn a_token_opens_no_door_but_its_own_and_none_after_its_attempt() {
         (whose.len() == 4).then_some(whose)
     });
     assert_eq!(whose, ["of_another_attempt", "unknown", "unknown", "of_an_ended_attempt"]);
+}
+
+/// Junk by the thousand costs its own agent the door, and nobody else anything.
+#[test]
+fn an_agent_that_asks_in_a_loop_is_shut_out_and_stops_nobody() {
+    let cluster = cluster();
+    let (_a, _b) = (cluster.a().watch(), cluster.b().watch());
+    let held = Held::send(&cluster, "held", &["--fanout", "1"]);
+    let door = &held.hand.door;
+    for number in 0..1_100 {
+        let request = held.hand.request();
+        // A name of a request, and never one that can be read, or else one that is refused.
+        let text = if number % 2 == 0 { "{}".to_owned() } else { json!({"fanout": 9}).to_string() };
+        fs::write(door.join("requests").join(format!("{}.json", request["id"].as_str().unwrap())), text).ok();
+    }
+    let other = cluster.a().send("b", "echo there\n", &[]);
+    cluster.answered(&other, "ok");
+    eventually("its door is shut", || !door.join("requests").exists());
+    let sent = held.hand.command(&cluster, &["--to", "a", "--request", "true"]);
+    assert_eq!(sent.code, 77, "{sent:?}");
+    eventually("that is audited", || cluster.audited("b", "door_flooded"));
+    assert_eq!(refusals(&cluster, "b").len(), 16);
+    held.end(&cluster);
+    assert!(answered(&cluster, "b", "a").is_empty());
 }
 
 /// Nothing an agent is given holds an approver's key, and its door knows one verb.

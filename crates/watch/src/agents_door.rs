@@ -7,13 +7,14 @@ use dispatch_core::policy::lifecycle::AttemptState;
 use dispatch_core::policy::lineage::Share;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::velocity::VelocityTrip;
+use dispatch_core::policy::window::RunName;
 use dispatch_core::protocol::heartbeat::Heartbeat;
 use dispatch_core::protocol::limits::{LIFETIME_MS_MAX, PAYLOAD_BYTES_MAX};
 use dispatch_core::protocol::names::{Digest, Lane, TaskId};
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::task::{Lineage, Requires, Task};
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
-use dispatch_ledger::{AttemptRow, ChildRow, Disposition, Entry, LedgerError, Tx};
+use dispatch_ledger::{AttemptRow, ChildRow, Disposition, Entry, LedgerError, TaskRow, Tx};
 use dispatch_node::door::DoorError;
 use dispatch_node::job::door::{ChildAnswer, ChildClaim, ChildRequest, ChildWanted, Made};
 use dispatch_node::report::one_line;
@@ -155,7 +156,10 @@ fn decide(
             "whoever tripped it lifts it: dispatchctl resume",
         )));
     }
-    if let Some(no) = its_tree_is_held(tx, knock)? {
+    let Some(sending) = tx.task(&knock.row.key)? else {
+        return Err(LedgerError::UnknownTask { key: knock.row.key.clone() });
+    };
+    if let Some(no) = its_tree_is_held(tx, &sending)?.or_else(|| another_run(&sending, &request.wanted)) {
         return Ok(Err(no));
     }
     let task = match task_of(home, &request.wanted, tx.now()) {
@@ -230,9 +234,8 @@ fn refused(no: &Refused) -> ChildAnswer {
 }
 
 /// A tree that sends too much waits for a person, and sends nothing meanwhile.
-fn its_tree_is_held(tx: &Tx<'_>, knock: &Knock) -> Result<Option<Refused>, LedgerError> {
-    let Some(task) = tx.task(&knock.row.key)? else { return Ok(None) };
-    let held = tx.open_holds()?.into_iter().find(|hold| hold.root == Some(task.root));
+fn its_tree_is_held(tx: &Tx<'_>, sending: &TaskRow) -> Result<Option<Refused>, LedgerError> {
+    let held = tx.open_holds()?.into_iter().find(|hold| hold.root == Some(sending.root));
     Ok(held.map(|hold| {
         let what = match hold.trip {
             VelocityTrip::TasksPerHour => "its tree has sent more tasks in an hour than this node lets it",
@@ -244,6 +247,23 @@ fn its_tree_is_held(tx: &Tx<'_>, knock: &Knock) -> Result<Option<Refused>, Ledge
             format!("whoever runs this node looks, then: dispatchctl budget resume {}", hold.sender),
         )
     }))
+}
+
+/// A run of another name would be a budget that nobody has touched yet.
+fn another_run(sending: &TaskRow, wanted: &ChildWanted) -> Option<Refused> {
+    let asked = wanted.run.as_ref().map(RunName::as_str);
+    let is_another = asked.is_some() && asked != sending.run.as_deref();
+    is_another.then(|| {
+        let whose = match &sending.run {
+            Some(run) => format!("the run `{run}`"),
+            None => "its sender's run of the day".to_owned(),
+        };
+        Refused::new(
+            "lineage_exceeded",
+            format!("the sending task belongs to {whose}, and so does what it sends"),
+            "send it without --run",
+        )
+    })
 }
 
 /// A peer that said lately that it is full is sent nothing from within a task.
