@@ -142,7 +142,9 @@ pub fn refusal(refusal: &Refusal) -> Explanation {
         RefusalCode::CeilingTooLow => Explanation::new(
             "refused for its ceiling",
             "its profile is paid for, and the ceiling of what it may cost is not above 0",
-            "send it again with a --max-cost above 0",
+            format!(
+                "send it again with a --max-cost above 0, or {OPERATOR} raises `max_cost_usd` of the profile where that is 0"
+            ),
         ),
         RefusalCode::NoEstimate => Explanation::new(
             "refused because its cost cannot be estimated",
@@ -192,11 +194,13 @@ fn window_refusal(refusal: &Refusal) -> Explanation {
         RefusalCode::RunClosed => Explanation::new(
             "refused for its run",
             format!("{named} was closed"),
-            "send it again with another --run, or with none",
+            "send it again with another --run, or with none: a closed run does not open again",
         ),
         RefusalCode::TooManyRuns => Explanation::new(
             "refused for its run",
-            format!("its sender opened as many new runs today as it may, and {named} would be one more"),
+            format!(
+                "its sender has none of today's `runs_per_day` left, and {named} would be one more new run"
+            ),
             format!(
                 "send it again with a --run that is open or with none{}, or {OPERATOR} raises `runs_per_day`",
                 resets(refusal.resets_at, ", try again after ")
@@ -246,13 +250,14 @@ fn over_cap_help(
     }
     ways.extend(resets_at.map(|at| format!("send it again after {at}")));
     match window {
-        Some(WindowKey::Run { .. }) => ways.push("send it again with another --run".to_owned()),
+        Some(WindowKey::Run { .. }) => {
+            ways.push("send it again with another --run (this one does not reset by itself)".to_owned());
+        }
+        Some(WindowKey::Tree(_)) => {
+            ways.push("send it again as a task of its own (a tree does not reset by itself)".to_owned());
+        }
         Some(
-            WindowKey::RunOfDay { .. }
-            | WindowKey::Day(_)
-            | WindowKey::Month(_)
-            | WindowKey::Sender { .. }
-            | WindowKey::Tree(_),
+            WindowKey::RunOfDay { .. } | WindowKey::Day(_) | WindowKey::Month(_) | WindowKey::Sender { .. },
         )
         | None => {}
     }
@@ -281,8 +286,9 @@ pub fn wait(wait: &RoomWait) -> Explanation {
             // More than the whole cap: the reset brings no room either.
             let never = wait.asked.zip(wait.limit).is_some_and(|(asked, limit)| asked > limit);
             let next = if never || until.is_empty() {
+                let never = if never { "no reset brings room for it: " } else { "" };
                 format!(
-                    "{OPERATOR} raises `{key}` under [budget], or cancel it and send it with a lower --max-cost"
+                    "{never}{OPERATOR} raises `{key}` under [budget], or cancel it and send it with a lower --max-cost"
                 )
             } else {
                 format!("{until}, or sooner when {OPERATOR} raises `{key}` under [budget]")
@@ -292,17 +298,27 @@ pub fn wait(wait: &RoomWait) -> Explanation {
         WaitCause::ClockSuspect => Explanation::new(
             "waits for a clock that can be believed",
             "the receiving node's clock jumped, so it is not known which day's and month's budget this is",
-            format!("{OPERATOR} sets the clock, or runs `dispatchctl recover --accept-clock REASON`"),
+            format!(
+                "{OPERATOR} sets the clock: it goes on by itself once that agrees; or runs \
+                 `dispatchctl recover --accept-clock REASON`"
+            ),
         ),
         WaitCause::DayClosed => Explanation::new(
-            what,
-            format!("the receiving node's ledger was replaced on this day, and {named} stays closed"),
-            until,
+            "waits for another day's budget",
+            format!(
+                "the receiving node's ledger was replaced on this day, and nothing of {named} is left: it stays closed"
+            ),
+            format!("{until}, and nobody opens it sooner"),
         ),
         WaitCause::MonthClosed => Explanation::new(
-            what,
-            format!("the receiving node's ledger was replaced, and what {named} had spent is not known"),
-            format!("{until}, or {OPERATOR} says it with `--month-spent USD`"),
+            "waits for another month's budget",
+            format!(
+                "the receiving node's ledger was replaced, and what {named} had spent, and so what is left, is not known"
+            ),
+            format!(
+                "{until}, or sooner when {OPERATOR} moves that ledger away and says what was spent: `dispatchctl init \
+                 --new-ledger --month-spent USD`"
+            ),
         ),
         WaitCause::SpendBlocked => {
             let key = window.map_or("month_usd", |window| cap_name(window.window()));
@@ -317,7 +333,8 @@ pub fn wait(wait: &RoomWait) -> Explanation {
             "waits because its sender is held",
             "its sender spent or repeated itself too fast, which is how a runaway looks",
             format!(
-                "{OPERATOR} looks at what it sent (`dispatchctl budget`), then runs `dispatchctl budget resume`"
+                "it does not end by itself: {OPERATOR} looks at what it sent (`dispatchctl budget`), then runs \
+                 `dispatchctl budget resume`"
             ),
         ),
     }

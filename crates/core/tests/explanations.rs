@@ -355,7 +355,7 @@ fn every_refusal_of_policy_is_explained() {
         ..Refusal::plain(RefusalCode::NoEligibleBackend)
     };
     text.push(block("no_eligible_backend of two", &explain::refusal(&unfit)));
-    for key in ["run:devbox/2026-11-21@day", "day:2026-11-21", "month:2026-11", "sender:devbox/2026-11"] {
+    for key in OTHER_WINDOWS {
         let window = WindowKey::parse(key).unwrap();
         let refusal =
             Refusal { resets_at: window.resets_at(), window: Some(window), ..full(RefusalCode::OverCap) };
@@ -364,11 +364,154 @@ fn every_refusal_of_policy_is_explained() {
     insta::assert_snapshot!(text.join("\n"));
 }
 
+/// Windows that refuse, beside a run that its sender named.
+const OTHER_WINDOWS: [&str; 5] = [
+    "run:devbox/2026-11-21@day",
+    "day:2026-11-21",
+    "month:2026-11",
+    "sender:devbox/2026-11",
+    "tree:01a1f89c-fb83-734b-96bb-78a1dacaf1ff",
+];
+
+/// What a no must say: which limit, what is left of it, when it resets, who lifts it; `""` where there is none.
+type Four = [&'static str; 4];
+
+#[track_caller]
+fn says(name: &str, text: &Explanation, [limit, left, resets, lifts]: Four) -> String {
+    for (part, words) in [("limit", limit), ("left", left), ("resets", resets), ("lifts", lifts)] {
+        assert!(text.to_string().contains(words), "{name}: the {part}, `{words}`, is not in: {text}");
+    }
+    let or = |words: &'static str| if words.is_empty() { "-" } else { words };
+    format!(
+        "{name}\n  limit:  {limit}\n  left:   {}\n  resets: {}\n  lifts:  {}\n",
+        or(left),
+        or(resets),
+        or(lifts)
+    )
+}
+
+const OPERATOR: &str = "whoever runs the receiving node";
+
+/// No `_` arm: a new refusal does not compile before it says its four.
+fn four_of_refusal(code: RefusalCode) -> Four {
+    match code {
+        RefusalCode::LineageExceeded => ["`depth_max`", "less than what its sender had", "", OPERATOR],
+        RefusalCode::DangerousNotAllowed => ["`allow_dangerous`", "", "", OPERATOR],
+        RefusalCode::MeteredNotAllowed => ["`allow_metered`", "", "", OPERATOR],
+        RefusalCode::NoEligibleBackend => ["no backend", "", "", OPERATOR],
+        RefusalCode::CeilingTooLow => ["the ceiling", "not above 0", "", OPERATOR],
+        RefusalCode::NoEstimate => ["`max_cost_usd` and `overshoot_usd`", "nothing above 0", "", OPERATOR],
+        RefusalCode::RunClosed => {
+            ["the run `nightly` of devbox", "closed", "does not open again", "another --run"]
+        }
+        RefusalCode::TooManyRuns => {
+            ["`runs_per_day`", "none of today's", "after 2026-11-22T00:00:00.000Z", OPERATOR]
+        }
+        RefusalCode::OverCap => ["`run_usd`", "1.25 of 5 USD left", "does not reset by itself", OPERATOR],
+        RefusalCode::BudgetInvalid => ["negative balance or cap", "", "", OPERATOR],
+    }
+}
+
+fn four_of_window(window: &WindowKey) -> Four {
+    let left = "1.25 of 5 USD left";
+    match window {
+        WindowKey::Run { .. } => ["`run_usd`", left, "does not reset by itself", OPERATOR],
+        WindowKey::RunOfDay { .. } => ["`run_usd`", left, "after 2026-11-22T00:00:00.000Z", OPERATOR],
+        WindowKey::Day(_) => ["`day_usd`", left, "after 2026-11-22T00:00:00.000Z", OPERATOR],
+        WindowKey::Month(_) => ["`month_usd`", left, "after 2026-12-01T00:00:00.000Z", OPERATOR],
+        WindowKey::Sender { .. } => ["`sender_usd`", left, "after 2026-12-01T00:00:00.000Z", OPERATOR],
+        WindowKey::Tree(_) => ["`tree_usd`", left, "does not reset by itself", OPERATOR],
+    }
+}
+
+fn four_of_wait(cause: WaitCause) -> Four {
+    let month = "by itself after 2026-12-01T00:00:00.000Z";
+    match cause {
+        WaitCause::OverCap | WaitCause::SpendBlocked => ["`month_usd`", "1 of 100 USD left", month, OPERATOR],
+        WaitCause::ClockSuspect => ["clock", "not known", "by itself once that agrees", "--accept-clock"],
+        WaitCause::DayClosed => {
+            ["the day", "nothing of the day", "by itself after 2026-11-22T00:00:00.000Z", "nobody"]
+        }
+        WaitCause::MonthClosed => ["the month", "what is left, is not known", month, "--month-spent USD"],
+        WaitCause::SenderHeld => ["too fast", "", "does not end by itself", "`dispatchctl budget resume`"],
+    }
+}
+
+fn four_of_hold(hold: &Hold) -> Four {
+    let noon = "2026-11-21T12:00:00.000Z";
+    match hold {
+        Hold::BreakerOpen { opened, .. } => match opened.cause {
+            BreakerCause::QuotaWall => ["a limit", "has reached", noon, "--profile default"],
+            BreakerCause::Failures => ["`failure_threshold`", "as often in a row", noon, "--profile default"],
+        },
+        Hold::Probing { .. } => ["one task alone", "", "when that task succeeds", "--profile default"],
+        Hold::OneAtATime => ["[safeguards]", "nearly used up", "when that one ends", OPERATOR],
+        Hold::TreeHeld { .. } => {
+            ["`tasks_per_hour`", "more tasks", "does not end by itself", "resume devbox"]
+        }
+        Hold::SenderHeld { .. } => {
+            ["`spend_per_hour_usd`", "more in an hour", "does not end by itself", "resume devbox"]
+        }
+    }
+}
+
+/// Policy: every no names the limit, what is left of it, when it resets, and who can lift it.
+#[test]
+fn every_refusal_and_every_hold_names_the_limit_what_is_left_when_it_resets_and_who_lifts_it() {
+    let full = |key: &str, code| {
+        let window = WindowKey::parse(key).unwrap();
+        Refusal {
+            resets_at: window.resets_at(),
+            window: Some(window),
+            limit: Some(usd("5")),
+            left: Some(usd("1.25")),
+            asked: Some(usd("2.5")),
+            ..Refusal::plain(code)
+        }
+    };
+    let mut text = Vec::new();
+    for code in RefusalCode::ALL {
+        let refusal = match code {
+            // What ends a lack of runs is the day, not the run.
+            RefusalCode::TooManyRuns => Refusal {
+                resets_at: Some(at("2026-11-22T00:00:00.000Z")),
+                ..full("run:devbox/nightly", code)
+            },
+            RefusalCode::LineageExceeded
+            | RefusalCode::DangerousNotAllowed
+            | RefusalCode::MeteredNotAllowed
+            | RefusalCode::NoEligibleBackend
+            | RefusalCode::CeilingTooLow
+            | RefusalCode::NoEstimate
+            | RefusalCode::RunClosed
+            | RefusalCode::OverCap
+            | RefusalCode::BudgetInvalid => full("run:devbox/nightly", code),
+        };
+        text.push(says(code.as_str(), &explain::refusal(&refusal), four_of_refusal(code)));
+    }
+    for key in OTHER_WINDOWS {
+        let refusal = full(key, RefusalCode::OverCap);
+        let four = four_of_window(&WindowKey::parse(key).unwrap());
+        text.push(says(&format!("over_cap {key}"), &explain::refusal(&refusal), four));
+    }
+    for cause in WaitCause::ALL {
+        let key = if cause == WaitCause::DayClosed { "day:2026-11-21" } else { "month:2026-11" };
+        text.push(says(cause.as_str(), &explain::wait(&room(cause, key, "100")), four_of_wait(cause)));
+    }
+    for (name, hold) in holds() {
+        text.push(says(name, &explain::held(&hold), four_of_hold(&hold)));
+    }
+    insta::assert_snapshot!(text.join("\n"));
+}
+
 #[test]
 fn every_wait_for_money_is_explained() {
     let text: Vec<String> = WaitCause::ALL
         .iter()
-        .map(|cause| block(cause.as_str(), &explain::wait(&room(*cause, "month:2026-11", "100"))))
+        .map(|cause| {
+            let key = if *cause == WaitCause::DayClosed { "day:2026-11-21" } else { "month:2026-11" };
+            block(cause.as_str(), &explain::wait(&room(*cause, key, "100")))
+        })
         .collect();
     insta::assert_snapshot!(text.join("\n"));
 }
@@ -396,6 +539,7 @@ fn a_noted_wait_is_explained_by_its_line_alone() {
         let wait = explain::wait(&room(cause, "month:2026-11", "100"));
         let told = explain::noted_wait(&wait.line());
         assert_eq!((&told.text.what, &told.text.why), (&wait.what, &wait.why), "{cause}");
+        assert_eq!(told.code, cause.as_str(), "one word for one wait");
         whole(cause.as_str(), &told.text);
     }
     assert_eq!(explain::noted_wait("month:2026-11").code, "over_cap");

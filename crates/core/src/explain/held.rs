@@ -21,7 +21,7 @@ pub fn held(hold: &Hold) -> Explanation {
                 BreakerCause::Failures => (
                     "waits because its profile keeps failing",
                     format!(
-                        "the profile `{profile}` failed too often in a row and rests until {}",
+                        "the profile `{profile}` failed as often in a row as `failure_threshold` allows and rests until {}",
                         opened.until
                     ),
                 ),
@@ -36,27 +36,34 @@ pub fn held(hold: &Hold) -> Explanation {
         Hold::Probing { profile } => Explanation::new(
             "waits for another task to try its profile",
             format!("the profile `{profile}` was failing or at its limit, and one task alone tries it now"),
-            "nothing: it goes on by itself when that task succeeds",
+            format!(
+                "nothing: it goes on by itself when that task succeeds; sooner when {OPERATOR} runs \
+                 `dispatchctl budget resume --profile {profile}`"
+            ),
         ),
         Hold::OneAtATime => Explanation::new(
             "waits for another paid task to end",
             "the receiving node's budget is nearly used up, or spent unusually fast, so paid tasks run one at a time",
-            format!("nothing: its turn comes; {OPERATOR} sees the figures in `dispatchctl budget`"),
+            one_at_a_time(),
         ),
         Hold::TreeHeld { root, sender } => Explanation::new(
             "waits because its tree was stopped",
             format!(
-                "the tree of task {} sent more tasks in an hour than it may, which is how a loop looks",
+                "the tree of task {} sent more tasks in an hour than `tasks_per_hour` allows, which is how a loop looks",
                 root.short()
             ),
-            format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"),
+            format!(
+                "it does not end by itself: {OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"
+            ),
         ),
         Hold::SenderHeld { sender, trips, since } => {
             let whys: Vec<&str> = trips.iter().map(|trip| trip_clause(*trip)).collect();
             Explanation::new(
                 "waits because its sender is held",
                 format!("since {since} paid work of {sender} waits for a person: {}", whys.join(", ")),
-                format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"),
+                format!(
+                    "it does not end by itself: {OPERATOR} looks at what it sent, then runs `dispatchctl budget resume {sender}`"
+                ),
             )
         }
     }
@@ -94,15 +101,18 @@ pub(super) fn noted(what: &str) -> Option<(&'static str, String)> {
             ),
         ),
         "waits for another task to try its profile" => {
-            ("probing", "nothing: it goes on by itself when that task succeeds".to_owned())
+            let next = format!(
+                "nothing: it goes on by itself when that task succeeds; sooner when {OPERATOR} runs \
+                 `dispatchctl budget resume --profile PROFILE`"
+            );
+            ("probing", next)
         }
-        "waits for another paid task to end" => (
-            "one_at_a_time",
-            format!("nothing: its turn comes; {OPERATOR} sees the figures in `dispatchctl budget`"),
-        ),
+        "waits for another paid task to end" => ("one_at_a_time", one_at_a_time()),
         "waits because its tree was stopped" => (
             "tree_held",
-            format!("{OPERATOR} looks at what it sent, then runs `dispatchctl budget resume SENDER`"),
+            format!(
+                "it does not end by itself: {OPERATOR} looks at what it sent, then runs `dispatchctl budget resume SENDER`"
+            ),
         ),
         _ if what.starts_with("waits for a place on ") => (
             "backend_busy",
@@ -115,12 +125,23 @@ pub(super) fn noted(what: &str) -> Option<(&'static str, String)> {
     Some(known)
 }
 
+fn one_at_a_time() -> String {
+    format!(
+        "nothing: its turn comes when that one ends; {OPERATOR} sees the figures in `dispatchctl budget`, and raises a cap \
+         under [budget] or a limit under [safeguards]"
+    )
+}
+
 /// What a sender did that tripped, one clause.
 #[must_use]
 pub const fn trip_clause(trip: VelocityTrip) -> &'static str {
     match trip {
-        VelocityTrip::SpendPerHour => "it spent more in an hour than it may",
-        VelocityTrip::TasksPerHour => "one of its trees sent more tasks in an hour than it may",
-        VelocityTrip::IdenticalRequests => "it sent the same paid request more often in an hour than it may",
+        VelocityTrip::SpendPerHour => "it spent more in an hour than `spend_per_hour_usd` allows",
+        VelocityTrip::TasksPerHour => {
+            "one of its trees sent more tasks in an hour than `tasks_per_hour` allows"
+        }
+        VelocityTrip::IdenticalRequests => {
+            "it sent the same paid request more often in an hour than `identical_requests` allows"
+        }
     }
 }

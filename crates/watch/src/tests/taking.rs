@@ -1,9 +1,10 @@
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::{Day, WindowKey};
 use dispatch_core::protocol::control::ControlVerb;
 use dispatch_core::protocol::names::Digest;
 use dispatch_core::protocol::result::Status;
-use dispatch_core::protocol::time::{DAY_MS, SECOND_MS};
+use dispatch_core::protocol::time::{DAY_MS, HOUR_MS, SECOND_MS};
 use dispatch_ledger::{NewControl, Recorded};
 
 use super::{Bench, bench, key, now};
@@ -92,4 +93,22 @@ fn a_cancel_that_came_first_cancels_these_very_bytes_only_and_only_while_it_hold
     let mut other = bench();
     early_cancel(&mut other, Digest::of(b"other bytes"), SECOND_MS);
     assert_eq!(other.take(&other.task(1)).state, TaskState::Queued);
+}
+
+/// A recovery closes the day: what is paid waits for the next one and says so, in words.
+#[test]
+fn a_day_that_a_recovery_closed_is_named_and_the_next_one_takes_the_task() {
+    let mut bench = bench();
+    let day = WindowKey::Day(Day::of(now()));
+    bench.write(now(), |tx, _| tx.close_window(&day, "recovery"));
+    bench.take(&bench.paid(1));
+    assert_eq!(bench.lease(now()).len(), 0);
+    let row = bench.row(1);
+    let why = row.wait_reason.unwrap();
+    assert!(why.starts_with("waits for another day's budget"), "{why}");
+    assert!(why.contains("the day 2026-11-21") && why.contains("2026-11-22T00:00:00.000Z"), "{why}");
+    assert_eq!((row.state, row.reservation), (TaskState::Queued, None));
+    bench.take(&bench.task(2));
+    assert_eq!(bench.lease(now()).len(), 1, "what is free goes on");
+    assert_eq!(bench.lease(now().plus_ms(14 * HOUR_MS)).len(), 1);
 }
