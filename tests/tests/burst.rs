@@ -1,4 +1,4 @@
-//! 64 paid tasks at once from two senders, under caps on run, sender and month, while watchers are killed at random:
+//! 64 paid tasks at once from two senders, under caps on run, sender and month, while all watchers are killed at random:
 //! never over any cap at any look, the ledger's sums are what the results say, every task ends once.
 //!
 //! `DISPATCH_BURST_SEED` says by which numbers it is disturbed; a seed repeats the order, not the moments.
@@ -14,7 +14,7 @@ use dispatch_core::policy::window::{Window, WindowKey};
 use dispatch_testkit::bins::write_script;
 use dispatch_testkit::cluster::names;
 use dispatch_testkit::wait::within;
-use dispatch_testkit::{Cluster, Node, bins, books, check};
+use dispatch_testkit::{Cluster, Node, Watcher, bins, books, check};
 use serde_json::Value;
 
 const SENDERS: [&str; 2] = ["a", "b"];
@@ -169,12 +169,23 @@ fn run(cluster: &Cluster, dice: &mut Dice, fullest: &Fullest) {
             })
             .collect();
         let mut kills = 0;
+        let mut theirs: Vec<Option<Watcher>> = senders.iter().map(|_| None).collect();
         while kills < KILLS || sending.iter().any(|sending| !sending.is_finished()) {
             let watcher = c.start_watch(&[], &[]);
+            let which = usize::try_from(dice.below(2)).unwrap();
+            // A sender's watcher, too, is there at times, and dies.
+            theirs[which] = match theirs[which].take() {
+                Some(old) => {
+                    old.crash();
+                    None
+                }
+                None => Some(senders[which].start_watch(&[], &[])),
+            };
             thread::sleep(Duration::from_millis(60 + dice.below(500)));
             watcher.crash();
             kills += 1;
         }
+        theirs.into_iter().flatten().for_each(Watcher::crash);
         over.store(true, Ordering::Relaxed);
         looking.join().expect("no cap was passed while watchers died");
         sending.into_iter().for_each(|sending| sending.join().unwrap());
