@@ -35,5 +35,5 @@ printf 'lab-agents: %s\n' "$("$program" --version)"
 cargo build --quiet --locked -p dispatch-tests --tests --bins
 [ "$(id -u)" = 0 ] || printf 'lab-agents: skipped: that unrestricted mode is refused to root (this is not root)\n'
 # Two at a time: each agent is a large program, and the deadlines are of this world.
-DISPATCH_LAB_CLAUDE=$program timeout --kill-after=10 300 \
+DISPATCH_LAB_CLAUDE=$program timeout --kill-after=10 420 \
     cargo test --quiet --locked -p dispatch-tests --test claude -- --ignored --test-threads=2 "$@"

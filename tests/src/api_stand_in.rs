@@ -8,6 +8,8 @@
 //! | `text` | one answer of text |
 //! | `tool:NAME:JSON` | first a call of that tool with that input, then text |
 //! | `loop` | a shell command in every turn, without end; each response is dear (1 000 000 tokens read) |
+//! | `loop:TOKENS:TURNS` | the same with so many tokens read in each response, and text after so many turns |
+//! | `wall:UNIX` | 429 with words of a limit that resets at that time; from then on one answer of text |
 //! | `error:STATUS` | always that HTTP status, with an error of that kind |
 //! | `mute` | the request is read and never answered |
 //! | `stuck` | the response begins, then silence |

@@ -9,9 +9,10 @@ mod lab;
 mod wire;
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dispatch_testkit::{eventually, wait};
+use dispatch_core::protocol::time::Timestamp;
+use dispatch_testkit::{check, eventually, process, wait};
 use lab::{Cost, Lab, Text};
 use serde_json::{Value, json};
 
@@ -86,6 +87,127 @@ fn a_costly_loop_ends_at_its_ceiling() {
     lab.ended(&result, ("over_budget", Some("over_budget")), Cost::ReportedFrom(1.0), Text::None);
 }
 
+/// What a response of 50 000 tokens read costs, in millionths of a dollar, at the list prices of the model.
+const DEAR: u64 = 211_100;
+
+/// A profile whose agent does not know how much it may spend: the flag is dropped on the way, so only our meter looks.
+fn without_its_own_cap(lab_dir: &std::path::Path) -> String {
+    let program = lab_dir.with_file_name("without-cap");
+    let script = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" > '{}'\nn=$#\nwhile [ $n -gt 0 ]; do\n  arg=$1; shift; n=$((n-1))\n  \
+         if [ \"$arg\" = --max-budget-usd ]; then shift; n=$((n-1)); else set -- \"$@\" \"$arg\"; fi\ndone\n\
+         exec '{}' \"$@\"\n",
+        program.with_extension("told").display(),
+        std::env::var("DISPATCH_LAB_CLAUDE").unwrap(),
+    );
+    dispatch_testkit::bins::write_script(&program, &script);
+    format!("[profile.default]\nargv = [{program:?}]\n")
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn our_own_meter_stops_a_costly_loop_within_one_response_of_the_ceiling() {
+    let lab = Lab::with(|workspace| ("loop:50000".to_owned(), without_its_own_cap(workspace)));
+    let result = lab.result_of("go on", &[]);
+    let told = fs::read_to_string(lab.workspace().with_file_name("without-cap.told")).unwrap();
+    assert!(
+        told.lines().any(|word| word == "--max-budget-usd"),
+        "it was told, and the test kept it back: {told}"
+    );
+    assert_eq!(
+        (&result["status"], &result["reason"]["code"]),
+        (&json!("over_budget"), &json!("over_budget"))
+    );
+    let spent = check::micros(&result["cost"]["usd"]);
+    let reserved = check::micros(&result["cost"]["reserved_usd"]);
+    let within_one = 1_000_000..=1_000_000 + DEAR;
+    assert!(within_one.contains(&spent), "not within one response of its dollar: {result:#}");
+    assert!(spent <= reserved, "what was set aside covers it: {result:#}");
+    lab.nothing_left(&result);
+    let asked = lab.scenarios().len();
+    assert!((5..=7).contains(&asked), "{asked} requests");
+    check::money_adds_up(lab.cluster.b(), &[result]);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn an_agent_killed_before_its_last_event_is_settled_at_its_reservation() {
+    let lab = Lab::with(|workspace| (stubborn(workspace), lab::ANY_COMMAND.to_owned()));
+    let id = lab.sent("run it", &[]);
+    eventually("the tool runs", || lab.workspace().join("running").exists());
+    lab.cluster.b().pids("dispatch-exec").into_iter().for_each(process::kill);
+    let result = lab.cluster.answered(&id, "unknown");
+    assert_eq!(
+        (&result["cost"]["basis"], &result["cost"]["usd"]),
+        (&json!("reserved"), &json!("7")),
+        "{result:#}"
+    );
+    assert_eq!(result["cost"]["reserved_usd"], "7");
+    check::no_process_with_mark_left(lab.cluster.b());
+    check::money_adds_up(lab.cluster.b(), &[result]);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_subscription_is_not_stopped_by_dollars() {
+    let lab = Lab::with(|_| {
+        ("loop:50000:8".to_owned(), "[profile.default]\nbilling = \"subscription\"\n".to_owned())
+    });
+    let result = lab.result_of("go on", &[]);
+    assert_eq!(result["status"], "ok", "{result:#}");
+    assert_eq!(
+        (&result["cost"]["basis"], &result["cost"]["usd"]),
+        (&json!("none"), &json!("0")),
+        "{result:#}"
+    );
+    // Nine responses, nearly two dollars at list prices, under a ceiling of one: counted, and not charged.
+    assert!(result["usage"]["input_tokens"].as_u64().unwrap() >= 450_000, "{result:#}");
+    check::money_adds_up(lab.cluster.b(), &[result]);
+}
+
+#[test]
+#[ignore = "needs the real agent: scripts/lab-agents.sh"]
+fn a_quota_wall_is_left_alone_until_its_reset() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let resets = now + Duration::from_secs(25);
+    let lab = Lab::with(|_| {
+        let config = "[profile.default]\nbilling = \"subscription\"\n".to_owned();
+        (format!("wall:{}", resets.as_secs()), config)
+    });
+    let left = || resets.saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+    let reset = Timestamp::from_unix_ms(i64::try_from(resets.as_secs()).unwrap() * 1_000).to_string();
+    // One that hit the wall and may try again, and one that came after it.
+    let first = lab.sent("first", &["--max-attempts", "5"]);
+    let waits = |id: &str| {
+        eventually("it waits for the reset", || {
+            let said = lab.cluster.b().ctl(["explain", id, "--json"]).out;
+            let document: Value = serde_json::from_str(&said).unwrap_or_default();
+            let also = document["also"].as_array().cloned().unwrap_or_default();
+            let mut told = std::iter::once(&document).chain(&also);
+            told.any(|told| {
+                told["code"] == "quota_wall" && told["why"].as_str().is_some_and(|why| why.contains(&reset))
+            })
+        });
+    };
+    waits(&first);
+    let second = lab.sent("second", &[]);
+    waits(&second);
+    let asked = lab.scenarios().len();
+    assert!(left() > Duration::from_secs(2), "there is something left to wait for");
+    wait::throughout(left().saturating_sub(Duration::from_secs(1)), "nobody asks again", || {
+        lab.scenarios().len() == asked && lab.agents().is_empty()
+    });
+    let tried = lab.cluster.answered(&first, "ok");
+    assert_eq!(
+        (&tried["attempt"], &tried["attempts"][0]["status"]),
+        (&json!(2), &json!("error")),
+        "{tried:#}"
+    );
+    let result = lab.cluster.answered(&second, "ok");
+    assert!(left().is_zero(), "not before the reset");
+    assert_eq!(result["attempt"], 1, "{result:#}");
+}
+
 #[test]
 #[ignore = "needs the real agent: scripts/lab-agents.sh"]
 fn a_response_that_stops_in_the_middle_ends_with_the_wall_clock() {
@@ -149,7 +271,7 @@ fn kill_now_ends_the_whole_tree_at_once() {
     eventually("the tool runs", || lab.workspace().join("running").exists());
     let mut kill = lab.cluster.b().command("dispatchctl");
     kill.args(["kill", "--now", "--node", "the test says so"]);
-    let kill = std::thread::spawn(move || dispatch_testkit::process::Ended::of(kill, b""));
+    let kill = std::thread::spawn(move || process::Ended::of(kill, b""));
     // The executor has two seconds; the rest is the way there on a busy machine.
     wait::within(Duration::from_secs(5), "the agent has gone", || lab.agents().is_empty());
     drop(kill.join().unwrap());

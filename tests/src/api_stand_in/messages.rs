@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -33,10 +34,11 @@ pub(super) fn answer(
             return http::answer(stream, status, &error(status));
         }
         "mute" => return http::silence(stream, stopped),
+        "wall" if now_s() < rest.parse().unwrap_or(0) => return http::answer(stream, 429, &wall(rest)),
         _ => {}
     }
     let turn = turn(kind, rest, request);
-    let usage = usage(kind);
+    let usage = usage(kind, rest);
     if request["stream"] != true {
         return http::answer(stream, 200, &whole(request, &turn, &usage));
     }
@@ -70,15 +72,32 @@ pub(super) fn error(status: u16) -> Value {
     json!({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_stand_in"})
 }
 
+/// An error in the words of a limit that resets at a unix time.
+fn wall(resets_at: &str) -> Value {
+    let mut error = error(429);
+    error["error"]["message"] = json!(format!("Claude AI usage limit reached|{resets_at}"));
+    error
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What a loop reads in each response, and how many turns it takes.
+fn loops(rest: &str) -> (u64, usize) {
+    let (tokens, turns) = rest.split_once(':').unwrap_or((rest, ""));
+    (tokens.parse().unwrap_or(1_000_000), turns.parse().unwrap_or(usize::MAX))
+}
+
 fn turn(kind: &str, rest: &str, request: &Value) -> Turn {
     // Agents ask small things beside the run (a title, a summary), without tools: these are answered with text.
     let has_tools = request["tools"].as_array().is_some_and(|tools| !tools.is_empty());
     match kind {
-        "tool" if has_tools && !had_result(request) => {
+        "tool" if has_tools && results(request) == 0 => {
             let (name, input) = rest.split_once(':').unwrap_or((rest, "{}"));
             Turn::Tool(name.to_owned(), serde_json::from_str(input).unwrap_or_else(|_| json!({})))
         }
-        "loop" if has_tools => {
+        "loop" if has_tools && results(request) < loops(rest).1 => {
             let command = format!("echo turn {}", next_number());
             Turn::Tool("Bash".to_owned(), json!({"command": command, "description": "goes on"}))
         }
@@ -87,15 +106,15 @@ fn turn(kind: &str, rest: &str, request: &Value) -> Turn {
     }
 }
 
-/// Whether the agent has already told what a tool said.
-fn had_result(request: &Value) -> bool {
+/// How often the agent has told what a tool said.
+fn results(request: &Value) -> usize {
     let messages = request["messages"].as_array().map_or(&[][..], Vec::as_slice);
     let blocks = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
-    blocks.into_iter().any(|block| block["type"] == "tool_result")
+    blocks.into_iter().filter(|block| block["type"] == "tool_result").count()
 }
 
-fn usage(kind: &str) -> Value {
-    let read = if kind == "loop" { 1_000_000 } else { 100 };
+fn usage(kind: &str, rest: &str) -> Value {
+    let read = if kind == "loop" { loops(rest).0 } else { 100 };
     json!({"input_tokens": read, "cache_creation_input_tokens": 2_000, "cache_read_input_tokens": 3_000,
         "output_tokens": 1, "service_tier": "standard"})
 }

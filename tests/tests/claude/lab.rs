@@ -158,7 +158,7 @@ impl Lab {
 
     /// Asserts that nothing of the agent lives on, by the result's word and by looking.
     #[track_caller]
-    fn nothing_left(&self, result: &Value) {
+    pub(crate) fn nothing_left(&self, result: &Value) {
         let contained = &result["containment"];
         // An agent that was never spawned had nothing to contain.
         let was_none = contained.is_null() && result["agent"].is_null() && result["output_bytes"] == 0;
