@@ -83,7 +83,8 @@ fn a_child_arrives_sealed_with_its_lineage_runs_and_its_agent_hears_of_it() {
 fn an_agent_is_told_as_a_person_is_and_ends_as_its_child_did() {
     let cluster = cluster();
     let (_a, _b) = (cluster.a().watch(), cluster.b().watch());
-    let send = send(&cluster);
+    // By its name: the agent finds it beside the executor.
+    let send = "dispatch-send";
     let script = format!(
         "set +e
          {send} --to a --request 'exit 3' --wait; echo \"failed $?\"

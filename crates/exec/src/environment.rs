@@ -1,7 +1,7 @@
 //! The agent's environment: a fixed minimum, what the profile names, and nothing else of the service's own.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use dispatch_node::agents::PATH_DEFAULT;
@@ -62,8 +62,25 @@ pub(crate) fn build(
         let door = std::path::absolute(door).unwrap_or_else(|_| door.to_owned());
         environment.insert(DOOR_VARIABLE.into(), door.into());
         environment.insert(TOKEN_VARIABLE.into(), token.into());
+        if let Some(path) = environment.get_mut(OsStr::new("PATH")) {
+            reach_own_commands(path);
+        }
     }
     Ok(environment)
+}
+
+/// Puts the directory of this very program last on a `PATH`: the agent finds `dispatch-send` there, as an installation has
+/// it, and every other command where it found it before.
+fn reach_own_commands(path: &mut OsString) {
+    let Some(own) = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned)) else {
+        return;
+    };
+    if std::env::split_paths(path).all(|known| known != own)
+        && !own.as_os_str().as_encoded_bytes().contains(&b':')
+    {
+        path.push(":");
+        path.push(own);
+    }
 }
 
 fn is_variable_name(name: &str) -> Result<(), CannotStart> {

@@ -140,15 +140,18 @@ fn the_environment_holds_the_minimum_and_what_the_profile_names() {
 #[test]
 fn an_agent_that_may_send_tasks_finds_its_door_and_its_token_and_another_neither() {
     let lab = Lab::new();
-    let script = "ls -a \"$DISPATCH_DOOR\" | sort | tr '\\n' ' '; stat -c %a \"$DISPATCH_DOOR\"; echo \"$DISPATCH_TOKEN\"";
+    let script = "ls -a \"$DISPATCH_DOOR\" | sort | tr '\\n' ' '; stat -c %a \"$DISPATCH_DOOR\"; echo \"$DISPATCH_TOKEN\"; command -v dispatch-exec";
     let mut order = lab.order(script);
     order.token = Some("t0ken".into());
     order.set.insert("DISPATCH_TOKEN".into(), "forged".into());
     let job = lab.job(&order);
     let outcome = Running::start(&job).outcome();
-    assert_eq!(outcome.final_text.as_deref(), Some(". .. replies requests results 700\nt0ken\n"));
+    let own = env!("CARGO_BIN_EXE_dispatch-exec");
+    let wanted = format!(". .. replies requests results 700\nt0ken\n{own}\n");
+    assert_eq!(outcome.final_text.as_deref(), Some(wanted.as_str()));
 
-    let mut order = lab.order("echo \"${DISPATCH_DOOR-none} ${DISPATCH_TOKEN-none}\"");
+    let mut order =
+        lab.order("echo \"${DISPATCH_DOOR-none} ${DISPATCH_TOKEN-none}\"; command -v dispatch-exec || true");
     order.epoch = 8;
     order.env = vec!["DISPATCH_DOOR".into(), "DISPATCH_TOKEN".into()];
     let job = lab.job(&order);
