@@ -68,7 +68,7 @@ pub(crate) fn make(
     let depth_max = i64::from(home.config.lineage.depth_max);
     let given = match grant(id, &lineage, &left, &wanted.share, depth_max) {
         Ok(given) => given,
-        Err(error) => return Ok(Err(not_granted(&error))),
+        Err(error) => return Ok(Err(not_granted(home, &error, lineage.fanout_left))),
     };
     let Ok(child) = ids::task_id(tx.now()) else {
         return Ok(Err(Refused::new("no_randomness", "no id can be drawn", "try again")));
@@ -112,21 +112,34 @@ fn not_this_one(home: &Home, parent: &Task, wanted: &Task) -> Option<Refused> {
     })
 }
 
-fn not_granted(error: &GrantError) -> Refused {
+fn not_granted(home: &Home, error: &GrantError, granted: i64) -> Refused {
+    let text = match error {
+        GrantError::NoFanout => {
+            let most = home.config.lineage.fanout_max;
+            format!("{error}: it was granted {granted}, and this node lets no task send more than {most}")
+        }
+        GrantError::TooDeep { .. } | GrantError::Fanout { .. } | GrantError::Budget { .. } => {
+            error.to_string()
+        }
+    };
     let help = match error {
         GrantError::TooDeep { .. } => {
             "do it in this task, or have it sent by hand; whoever runs this node raises `depth_max` in [lineage]"
         }
         GrantError::NoFanout => {
-            "do it in this task, or have it sent by hand; who sent the first task grants more with --fanout, up to \
-             `fanout_max` in [lineage] of this node"
+            "do it in this task, or have it sent by hand; it never resets: who sent the first task grants more with \
+             --fanout, up to `fanout_max` in [lineage] of this node"
         }
-        GrantError::Fanout { .. } => "ask for less with --fanout",
+        GrantError::Fanout { .. } => {
+            "ask for less with --fanout; it never resets: who sent the first task grants more, up to `fanout_max` in \
+             [lineage] of this node"
+        }
         GrantError::Budget { .. } => {
-            "ask for less with --budget; what earlier tasks do not spend comes back when they are answered"
+            "ask for less with --budget; what earlier tasks do not spend comes back when they are answered, and who sent \
+             the first task grants more"
         }
     };
-    Refused::new("lineage_exceeded", error.to_string(), help)
+    Refused::new("lineage_exceeded", text, help)
 }
 
 /// Sets a child's bound aside in its tree, where it has one.

@@ -118,7 +118,7 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
     /// It would lie deeper than this node allows.
-    #[error("a child of this task would be {depth} steps from the first one, and {depth_max} is the most")]
+    #[error("a child of this task would lie at depth {depth}, and {depth_max} is the deepest")]
     TooDeep {
         /// The child's depth.
         depth: i64,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dispatch_core::policy::admission::Cost;
 use dispatch_core::policy::lifecycle::AttemptState;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::window::RunName;
 use dispatch_core::protocol::fraction::Fraction;
 use dispatch_core::protocol::heartbeat::{
     Backpressure, BudgetLevels, Heartbeat, KillMode, KillswitchState, Load, NodeState, Trend, WatchInfo,
@@ -262,4 +263,82 @@ fn a_peer_that_is_full_is_sent_nothing_until_it_has_room_or_is_silent() {
     }
     let answered = answer(&mut bench, &Stopped::default(), &knock, later);
     assert_eq!(code(&answered), "made", "its last words are old");
+}
+
+/// A no, as its agent reads it.
+fn no(answered: &Answered) -> String {
+    match &answered.answer {
+        ChildAnswer::Made(made) => panic!("it was made: {made:?}"),
+        ChildAnswer::Refused(no) => {
+            let help = no.help.as_deref().unwrap_or_else(|| panic!("{no:?}"));
+            format!("{}: {}\n  help: {help}\n", no.code, no.text)
+        }
+    }
+}
+
+/// A task with a bound, what it has sent, and the no to one more request of it.
+fn refusal(more: &str, sent: u128, change: impl Fn(&mut ChildRequest)) -> String {
+    let mut bench = bench_with(more);
+    let lineage = Lineage {
+        root: id(1),
+        parent: None,
+        depth: 0,
+        fanout_left: 4,
+        budget_usd: Usd::from_wire("3").ok(),
+        via: Vec::new(),
+    };
+    bench.take(&Task { lineage: Some(lineage), ..bench.task(1) });
+    let launch = bench.lease(now()).pop().unwrap();
+    for number in 0..sent {
+        let mut first = knock(&launch, 100 + number);
+        if let Ok(request) = &mut first.claim.request {
+            (request.wanted.fanout, request.wanted.budget_usd) = (Some(0), Usd::from_wire("0.5").ok());
+        }
+        assert_eq!(asked(&mut bench, &first), "made");
+    }
+    let mut last = knock(&launch, 1);
+    if let Ok(request) = &mut last.claim.request {
+        change(request);
+    }
+    no(&answer(&mut bench, &Stopped::default(), &last, now()))
+}
+
+#[test]
+fn every_no_to_an_agent_names_the_limit_what_is_left_and_who_can_lift_it() {
+    type Case<'a> = (&'a str, u128, &'a dyn Fn(&mut ChildRequest));
+    let cases: [Case<'_>; 13] = [
+        ("[lineage]\ndepth_max = 0\n", 0, &|_| {}),
+        ("", 4, &|_| {}),
+        ("[lineage]\nfanout_max = 0\n", 0, &|_| {}),
+        ("", 1, &|request| request.wanted.fanout = Some(3)),
+        ("", 2, &|request| request.wanted.budget_usd = Usd::from_wire("2.01").ok()),
+        ("", 0, &|request| request.wanted.require_dangerous = true),
+        ("", 0, &|request| request.wanted.allow_sdk = true),
+        ("", 0, &|request| request.wanted.run = RunName::new("fresh").ok()),
+        ("", 0, &|request| request.wanted.to = NodeName::new("nowhere").unwrap()),
+        ("", 0, &|request| request.wanted.request = String::new()),
+        ("", 0, &|request| request.wanted.timeout_s = Some(86_401)),
+        ("", 0, &|request| request.wanted.expires_ms = Some(0)),
+        ("", 0, &|request| request.token = "f".repeat(64)),
+    ];
+    let texts: Vec<String> = cases.iter().map(|(more, sent, change)| refusal(more, *sent, change)).collect();
+    insta::assert_snapshot!(texts.concat());
+}
+
+#[test]
+fn the_trees_cap_bounds_what_is_sent_from_it_and_says_so() {
+    let mut bench = bench();
+    bench.home.config.budget.caps.tree = Usd::from_wire("2").ok();
+    let launch = launched(&mut bench, 9);
+    let with = |number: u128, usd: &str| {
+        let mut knock = knock(&launch, number);
+        if let Ok(request) = &mut knock.claim.request {
+            request.wanted.budget_usd = Usd::from_wire(usd).ok();
+        }
+        knock
+    };
+    assert_eq!(asked(&mut bench, &with(1, "1.5")), "made");
+    let refused = answer(&mut bench, &Stopped::default(), &with(2, "0.6"), now());
+    insta::assert_snapshot!(no(&refused));
+    assert_eq!(asked(&mut bench, &with(3, "0.5")), "made");
 }
