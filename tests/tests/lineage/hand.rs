@@ -28,7 +28,7 @@ impl Hand {
         let id = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
         json!({
             "schema": 1, "id": id.trim(), "verb": "child", "token": self.token,
-            "args": {"to": "a", "request": "true"}, "made": time_from_now(0), "expires": time_from_now(60),
+            "args": {"to": "a", "request": "true"}, "made": time_from_now(0), "expires": time_from_now(50),
         })
     }
 
@@ -36,7 +36,6 @@ impl Hand {
     #[track_caller]
     pub fn ask(&self, change: impl FnOnce(&mut Value)) -> Value {
         let mut request = self.request();
-        // A request lasts a minute from when it was made, unless the test says otherwise.
         change(&mut request);
         self.put(&request)
     }
