@@ -224,7 +224,7 @@ fn a_profile_that_keeps_failing_rests_and_a_person_can_end_that() {
     }
     bench.take(&bench.paid(4));
     assert!(bench.lease(now()).is_empty());
-    assert!(wait_reason(&bench, 4).contains("failed too often"), "{}", wait_reason(&bench, 4));
+    assert!(wait_reason(&bench, 4).contains("its profile keeps failing"), "{}", wait_reason(&bench, 4));
     assert!(bench.lease(now().plus_ms(299 * SECOND_MS)).is_empty());
     assert!(bench.write(now(), |tx, home| guards::close_breaker(tx, home, "paid")));
     assert_eq!(bench.lease(now()).len(), 1);
