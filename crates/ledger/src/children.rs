@@ -84,8 +84,6 @@ pub struct ChildRow {
     pub budget_usd: Option<Usd>,
     /// What is set aside for it.
     pub reservation: Option<Uuid>,
-    /// Its payload, but for its place in a stream.
-    pub payload: Vec<u8>,
     /// Until when its answer can come.
     pub answer_by: Timestamp,
     /// When it was made.
@@ -101,7 +99,7 @@ pub struct ChildRow {
 }
 
 const CHILD: &str =
-    "SELECT id, receiver, kind, epoch, parent, fanout, budget, reservation, payload, answer_by, made_at,
+    "SELECT id, receiver, kind, epoch, parent, fanout, budget, reservation, answer_by, made_at,
                      kept_at, task_sha256, ended_at, status FROM children";
 
 impl Reader {
@@ -148,6 +146,15 @@ impl Reader {
         // A forwarded child is the task itself, at another node: what it may send, the task may not send here any more.
         let sql = "SELECT coalesce(sum(fanout + 1), 0) FROM children WHERE parent = ?1";
         Ok(self.one("count the children", sql, [parent.to_string()], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// A child's own payload, but for its place in a stream.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn child_payload(&self, id: TaskId) -> Result<Option<Vec<u8>>, LedgerError> {
+        let sql = "SELECT payload FROM children WHERE id = ?1";
+        self.one("read a child", sql, [id.to_string()], |row| row.get(0))
     }
 
     /// The payload of a child's answer, where one was believed lately.
@@ -231,7 +238,6 @@ fn read_child(row: &Row<'_>) -> rusqlite::Result<ChildRow> {
         fanout: row.get("fanout")?,
         budget_usd: get_opt(row, "budget")?,
         reservation: get_opt(row, "reservation")?,
-        payload: row.get("payload")?,
         answer_by: get(row, "answer_by")?,
         made_at: get(row, "made_at")?,
         kept_at: get_opt(row, "kept_at")?,

@@ -36,6 +36,7 @@ impl Node {
     pub(crate) fn act(&mut self, after: After, now: Timestamp) -> Result<(), Leave> {
         self.contained.retain(|_, since| since.elapsed() < CONTAINED_FOR);
         self.contained.extend(after.failed.into_iter().map(|key| (key, Instant::now())));
+        self.couriers.leave_alone(after.failed_children);
         for epoch in after.told_near {
             self.executors.told_near(epoch);
         }

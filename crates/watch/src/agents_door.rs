@@ -5,14 +5,13 @@
 
 use dispatch_core::policy::lifecycle::AttemptState;
 use dispatch_core::policy::lineage::Share;
-use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::velocity::VelocityTrip;
 use dispatch_core::policy::window::RunName;
 use dispatch_core::protocol::heartbeat::Heartbeat;
-use dispatch_core::protocol::limits::{LIFETIME_MS_MAX, PAYLOAD_BYTES_MAX};
+use dispatch_core::protocol::limits::LIFETIME_MS_MAX;
 use dispatch_core::protocol::names::{Digest, Lane, TaskId};
 use dispatch_core::protocol::payload::Payload as _;
-use dispatch_core::protocol::task::{Lineage, Requires, Task};
+use dispatch_core::protocol::task::{Requires, Task};
 use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
 use dispatch_ledger::{AttemptRow, ChildRow, Disposition, Entry, LedgerError, TaskRow, Tx};
 use dispatch_node::door::DoorError;
@@ -129,7 +128,7 @@ fn apply_one(tx: &mut Tx<'_>, home: &Home, stopped: &Stopped, knock: &Knock) -> 
     }
     let data = json!({"to": request.wanted.to.as_str()});
     let (answer, code) = match decide(tx, home, stopped, knock, request)? {
-        Ok(row) => (made(home, stopped, &row), None),
+        Ok(row) => (made(home, stopped, &row, tx.child_payload(row.id)?.as_deref()), None),
         Err(no) => say_no(tx, knock, &no, data)?,
     };
     // An answer always has a text; one without is made again when it is asked for again, and refused as used then.
@@ -159,6 +158,9 @@ fn decide(
     let Some(sending) = tx.task(&knock.row.key)? else {
         return Err(LedgerError::UnknownTask { key: knock.row.key.clone() });
     };
+    if let Some(no) = it_is_stopped(&sending) {
+        return Ok(Err(no));
+    }
     if let Some(no) = its_tree_is_held(tx, &sending)?.or_else(|| another_run(&sending, &request.wanted)) {
         return Ok(Err(no));
     }
@@ -231,6 +233,16 @@ fn say_no(tx: &mut Tx<'_>, knock: &Knock, no: &Refused, data: Value) -> Result<S
 fn refused(no: &Refused) -> ChildAnswer {
     let help = Some(no.help.clone()).filter(|help| !help.is_empty());
     ChildAnswer::Refused(DoorError { code: no.code.to_owned(), text: no.text.clone(), help })
+}
+
+/// A task that is being stopped sends nothing more.
+fn it_is_stopped(sending: &TaskRow) -> Option<Refused> {
+    let stop = sending.stop.as_ref()?;
+    Some(Refused::new(
+        "cancelled",
+        format!("the sending task is being stopped ({} by {})", stop.why, stop.by),
+        "nothing: it ends; send it by hand where it is still wanted",
+    ))
 }
 
 /// A tree that sends too much waits for a person, and sends nothing meanwhile.
@@ -314,40 +326,13 @@ fn task_of(home: &Home, wanted: &ChildWanted, now: Timestamp) -> Result<Task, Re
     task.allow_sdk = wanted.allow_sdk;
     task.max_attempts = wanted.max_attempts.unwrap_or(task.max_attempts);
     task.labels.clone_from(&wanted.labels);
-    fits(&task).map(|()| task)
-}
-
-/// Whatever is wrong with a task is said now: once it is made, nobody could be told.
-fn fits(task: &Task) -> Result<(), Refused> {
-    let longest = Task {
-        seq: i64::MAX.unsigned_abs(),
-        lineage: Some(Lineage {
-            root: task.id,
-            parent: Some(task.id),
-            depth: u32::MAX,
-            fanout_left: u32::MAX,
-            budget_usd: Usd::from_wire("999999999999.999999").ok(),
-            via: Vec::new(),
-        }),
-        ..task.clone()
-    };
-    let payload = longest
-        .to_checked_payload()
-        .map_err(|error| Refused::new("limit_exceeded", one_line(&error), "ask for what fits"))?;
-    if payload.len() > PAYLOAD_BYTES_MAX {
-        return Err(Refused::new(
-            "limit_exceeded",
-            format!("the task would be {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len()),
-            "shorten the request, or put the material into a workspace of the receiver and name it there",
-        ));
-    }
-    Ok(())
+    children::fits(&task, &[]).map(|()| task)
 }
 
 /// What its agent is told of a child.
-fn made(home: &Home, stopped: &Stopped, row: &ChildRow) -> ChildAnswer {
+fn made(home: &Home, stopped: &Stopped, row: &ChildRow, payload: Option<&[u8]>) -> ChildAnswer {
     let lane = Lane::new(home.node.clone(), row.receiver.clone());
-    let Ok(task) = Task::from_stored(&row.payload) else {
+    let Some(task) = payload.and_then(|payload| Task::from_stored(payload).ok()) else {
         return refused(&Refused::new(
             "unknown",
             "the task that was made cannot be read back",

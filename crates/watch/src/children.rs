@@ -4,16 +4,19 @@
 use dispatch_core::policy::lineage::{GrantError, Lineage, Share, grant};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::window::{Payer, RunName, WindowKeys};
+use dispatch_core::protocol::limits::PAYLOAD_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::payload::Payload as _;
-use dispatch_core::protocol::result::TaskResult;
+use dispatch_core::protocol::result::{Status, TaskResult};
 use dispatch_core::protocol::task::{self, Task};
 use dispatch_ledger::{
-    AttemptRow, ChildKind, ChildRow, Entry, LedgerError, NewChild, NewReservation, Reserving, TaskKey, Tx,
+    AttemptRow, ChildKind, ChildRow, Closing, Entry, LedgerError, NewChild, NewReservation, Reserving,
+    TaskKey, Tx,
 };
 use dispatch_node::ids;
 use dispatch_node::outgoing::answer_by;
+use dispatch_node::report::one_line;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -73,13 +76,40 @@ pub(crate) fn make(
     let Ok(child) = ids::task_id(tx.now()) else {
         return Ok(Err(Refused::new("no_randomness", "no id can be drawn", "try again")));
     };
-    let body = Task { id: child, run: wanted.task.run.clone().or(parent.run), ..wanted.task };
+    let body = Task { id: child, run: parent.run, ..wanted.task };
     let made = Making { kind: ChildKind::Sent, epoch: attempt.epoch, lineage: given, via: Vec::new() };
     let reservation = match set_aside(tx, home, &attempt.key, child, &given)? {
         Ok(reservation) => reservation,
         Err(no) => return Ok(Err(no)),
     };
     insert(tx, home, body, &made, reservation).map(Ok)
+}
+
+/// Whatever is wrong with a task is said now: once it is made, nobody could be told.
+pub(crate) fn fits(task: &Task, via: &[NodeName]) -> Result<(), Refused> {
+    let longest = Task {
+        seq: i64::MAX.unsigned_abs(),
+        lineage: Some(task::Lineage {
+            root: task.id,
+            parent: Some(task.id),
+            depth: u32::MAX,
+            fanout_left: u32::MAX,
+            budget_usd: Usd::from_wire("999999999999.999999").ok(),
+            via: via.to_vec(),
+        }),
+        ..task.clone()
+    };
+    let payload = longest
+        .to_checked_payload()
+        .map_err(|error| Refused::new("limit_exceeded", one_line(&error), "ask for what fits"))?;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Refused::new(
+            "limit_exceeded",
+            format!("the task would be {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len()),
+            "shorten the request, or put the material into a workspace of the receiver and name it there",
+        ));
+    }
+    Ok(())
 }
 
 /// What no lineage could allow.
@@ -135,8 +165,8 @@ fn not_granted(home: &Home, error: &GrantError, granted: i64) -> Refused {
              [lineage] of this node"
         }
         GrantError::Budget { .. } => {
-            "ask for less with --budget; what earlier tasks do not spend comes back when they are answered, and who sent \
-             the first task grants more"
+            "ask for less with --budget; what earlier tasks did not spend comes back when they are answered, of those that could \
+             send none (--fanout 0); who sent the first task grants more with --budget"
         }
     };
     Refused::new("lineage_exceeded", text, help)
@@ -247,21 +277,35 @@ pub(crate) fn insert(
     tx.child(task.id)?.ok_or(LedgerError::UnknownTask { key: attempt.key })
 }
 
+/// Whether the log beside an answer is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogKept {
+    /// It is, or there was none, or nobody waits for it.
+    Yes,
+    /// What lies there is not the log that the answer names.
+    No,
+}
+
 /// What the courier learned of a child.
 #[derive(Clone, Debug)]
 pub(crate) enum ChildNews {
     /// It is sealed and lies in the outbox, or behind it.
     Kept { id: TaskId, task_sha256: Digest },
     /// Its answer was believed.
-    Answered { id: TaskId, result: Box<TaskResult>, payload: Vec<u8> },
+    Answered { id: TaskId, result: Box<TaskResult>, payload: Vec<u8>, log: LogKept },
     /// The time for an answer is over.
     Unanswered { id: TaskId },
+    /// It was stopped before it was sealed, and never will be.
+    NotSent { id: TaskId },
 }
 
 impl ChildNews {
     pub(crate) const fn id(&self) -> TaskId {
         match self {
-            ChildNews::Kept { id, .. } | ChildNews::Answered { id, .. } | ChildNews::Unanswered { id } => *id,
+            ChildNews::Kept { id, .. }
+            | ChildNews::Answered { id, .. }
+            | ChildNews::Unanswered { id }
+            | ChildNews::NotSent { id } => *id,
         }
     }
 }
@@ -270,7 +314,7 @@ impl ChildNews {
 pub(crate) fn note(tx: &mut Tx<'_>, row: &ChildRow, news: &ChildNews) -> Result<(), LedgerError> {
     match news {
         ChildNews::Kept { id, task_sha256 } => tx.mark_child_kept(*id, *task_sha256).map(drop),
-        ChildNews::Answered { id, result, payload } => {
+        ChildNews::Answered { id, result, payload, log: _ } => {
             if tx.end_child(*id, Some(result.status), Some(payload))? {
                 pay(tx, row, Some(result))?;
                 audit_end(tx, row, Some(result))?;
@@ -284,6 +328,41 @@ pub(crate) fn note(tx: &mut Tx<'_>, row: &ChildRow, news: &ChildNews) -> Result<
             }
             Ok(())
         }
+        ChildNews::NotSent { id } => {
+            if tx.end_child(*id, Some(Status::Cancelled), None)? {
+                if let Some(reservation) = row.reservation {
+                    let (Closing::Now | Closing::Before) = tx.release(reservation)?;
+                }
+                audit_end(tx, row, None)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What a child is charged for: nothing only where it certainly never ran. An answer names what the child itself cost; where
+/// it could send tasks, what it passed on to them may still be spent, so all that was set aside counts.
+pub(crate) fn charge(result: Option<&TaskResult>, reserved: Usd, fanout: u32) -> Option<(Usd, CostBasis)> {
+    let whole = Some((reserved, CostBasis::Reserved));
+    let Some(result) = result else { return whole };
+    let never_ran = match result.status {
+        Status::Rejected | Status::Denied | Status::Expired => true,
+        Status::Cancelled => result.attempt == 0,
+        Status::Ok
+        | Status::Verified
+        | Status::Refuted
+        | Status::Error
+        | Status::Timeout
+        | Status::Silent
+        | Status::OverBudget
+        | Status::Killed
+        | Status::Unknown => false,
+    };
+    match result.cost.usd {
+        None if never_ran => None,
+        None => whole,
+        Some(usd) if fanout > 0 && usd < reserved => whole,
+        Some(usd) => Some((usd, result.cost.basis)),
     }
 }
 
@@ -291,13 +370,12 @@ pub(crate) fn note(tx: &mut Tx<'_>, row: &ChildRow, news: &ChildNews) -> Result<
 fn pay(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(), LedgerError> {
     let Some(id) = row.reservation else { return Ok(()) };
     let Some(reservation) = tx.reservation(id)? else { return Err(LedgerError::UnknownReservation { id }) };
-    let closing = match result.map(|result| (&result.cost, result.cost.usd)) {
-        None => tx.settle(id, reservation.amount, CostBasis::Reserved)?,
-        Some((cost, Some(usd))) => tx.settle(id, usd, cost.basis)?,
-        Some((_, None)) => tx.release(id)?,
+    let closing = match charge(result, reservation.amount, row.fanout) {
+        Some((usd, basis)) => tx.settle(id, usd, basis)?,
+        None => tx.release(id)?,
     };
     let above = result.and_then(|result| result.cost.usd).filter(|usd| *usd > reservation.amount);
-    if let (dispatch_ledger::Closing::Now, Some(usd)) = (closing, above) {
+    if let (Closing::Now, Some(usd)) = (closing, above) {
         let data = json!({
             "child": row.id.to_string(), "usd": usd.to_string(), "reserved_usd": reservation.amount.to_string(),
         });

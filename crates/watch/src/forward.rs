@@ -12,18 +12,20 @@ use dispatch_core::policy::money::Usd;
 use dispatch_core::protocol::limits::LIFETIME_MS_MAX;
 use dispatch_core::protocol::names::{Name, NodeName};
 use dispatch_core::protocol::parts::CostBasis;
-use dispatch_core::protocol::result::{Status, TaskResult};
+use dispatch_core::protocol::reason::ReasonCode;
+use dispatch_core::protocol::result::{Reason, Status, TaskResult};
 use dispatch_core::protocol::task::{Callback, Task};
 use dispatch_core::protocol::time::MINUTE_MS;
 use dispatch_ledger::{
     AttemptEnd, AttemptRow, ChildKind, ChildRow, Entry, LedgerError, NewLease, TaskKey, TaskRow, Tx,
 };
 use dispatch_node::ids;
-use dispatch_node::job::{AgentKind, AgentSeen, Outcome, OutcomeStatus, Reason, Usage};
+use dispatch_node::job::{self, AgentKind, AgentSeen, Outcome, OutcomeStatus, Usage};
 use serde_json::json;
 
-use crate::children::{self, ChildNews, Making};
-use crate::ending::{End, finish};
+use crate::attempts::{Came, Ended};
+use crate::children::{self, ChildNews, LogKept, Making};
+use crate::ending::{End, finish, finish_as_it_ran};
 use crate::home::Home;
 use crate::running::{self, Closed};
 use crate::{kin, recipes};
@@ -49,6 +51,9 @@ pub(crate) fn lease(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), L
     let (Some(to), Some(task)) = (receiver_of(tx, key)?, kin::task_of(tx, home, &row)?) else {
         return Err(unknown());
     };
+    if !home.peers.contains_key(&to) {
+        return give_up(tx, home, &row, explain::code_reason(ReasonCode::TermsChanged));
+    }
     let (Ok(mark), Ok(id)) = (ids::hex_256(), ids::task_id(tx.now())) else { return Ok(()) };
     let lineage = Lineage::of_task(&task);
     let left = Left {
@@ -58,21 +63,10 @@ pub(crate) fn lease(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), L
     };
     let depth_max = i64::from(home.config.lineage.depth_max);
     let Ok(lineage) = lineage::forward(task.id, &lineage, &left, depth_max) else {
-        running::release(tx, row.reservation)?;
         let wrong = LineageError::TooDeep { depth_max };
         let refusal = Refusal { lineage: Some(wrong), ..Refusal::plain(RefusalCode::LineageExceeded) };
-        let why = explain::refusal_reason(&refusal);
-        return finish(tx, home, key, &End::plain(Status::Rejected, Some(why)));
+        return give_up(tx, home, &row, explain::refusal_reason(&refusal));
     };
-    let lease = NewLease {
-        key: key.clone(),
-        mark,
-        reservation: row.reservation,
-        token_sha256: None,
-        child: Some(id),
-    };
-    let attempt = tx.lease(&lease)?;
-    tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
     let mut via = task.lineage.as_ref().map_or_else(Vec::new, |lineage| lineage.via.clone());
     via.push(task.from.clone());
     let least = tx.now().plus_ms(LEAST_LIFE_MS);
@@ -86,8 +80,29 @@ pub(crate) fn lease(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), L
         callback: Callback::None,
         ..task
     };
+    if let Err(no) = children::fits(&body, &via) {
+        return give_up(tx, home, &row, Reason { code: no.code.to_owned(), text: no.text, help: no.help });
+    }
+    let lease = NewLease {
+        key: key.clone(),
+        mark,
+        reservation: row.reservation,
+        token_sha256: None,
+        child: Some(id),
+    };
+    let attempt = tx.lease(&lease)?;
+    tx.audit(&Entry::of("leased").task(key).epoch(attempt.epoch))?;
     let made = Making { kind: ChildKind::Forwarded, epoch: attempt.epoch, lineage, via };
     children::insert(tx, home, body, &made, None).map(drop)
+}
+
+/// It cannot be sent on: it ends, as its last attempt did where there was one.
+fn give_up(tx: &mut Tx<'_>, home: &Home, row: &TaskRow, why: Reason) -> Result<(), LedgerError> {
+    if row.attempts_started > 0 {
+        return finish_as_it_ran(tx, home, &row.key);
+    }
+    running::release(tx, row.reservation)?;
+    finish(tx, home, &row.key, &End::plain(Status::Rejected, Some(why)))
 }
 
 fn amount(tx: &Tx<'_>, row: &TaskRow) -> Result<Usd, LedgerError> {
@@ -112,10 +127,10 @@ pub(crate) fn note(
             }
             Ok(())
         }
-        ChildNews::Answered { id, result, payload } => {
+        ChildNews::Answered { id, result, payload, log } => {
             if tx.end_child(*id, Some(result.status), Some(payload))? {
                 audit_end(tx, row, &attempt, Some(result))?;
-                answered(tx, home, &attempt, result)?;
+                answered(tx, home, row, &attempt, result, *log)?;
             }
             Ok(())
         }
@@ -126,7 +141,24 @@ pub(crate) fn note(
             }
             Ok(())
         }
+        ChildNews::NotSent { id } => {
+            if tx.end_child(*id, Some(Status::Cancelled), None)? {
+                audit_end(tx, row, &attempt, None)?;
+                not_sent(tx, home, &attempt)?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// It was stopped before it left: as an executor that found the stop before it started anything.
+fn not_sent(tx: &mut Tx<'_>, home: &Home, attempt: &AttemptRow) -> Result<(), LedgerError> {
+    if !is_open(attempt) {
+        return Ok(());
+    }
+    let outcome =
+        Outcome { spawned: false, status: OutcomeStatus::NotStarted, ..nothing_seen(attempt.epoch) };
+    running::settle(tx, home, &Ended { row: attempt.clone(), came: Came::Outcome(Box::new(outcome)) })
 }
 
 fn is_open(attempt: &AttemptRow) -> bool {
@@ -151,13 +183,15 @@ fn audit_end(
 fn answered(
     tx: &mut Tx<'_>,
     home: &Home,
+    row: &ChildRow,
     attempt: &AttemptRow,
     result: &TaskResult,
+    log: LogKept,
 ) -> Result<(), LedgerError> {
     let Some(task) = tx.task(&attempt.key)? else {
         return Err(LedgerError::UnknownTask { key: attempt.key.clone() });
     };
-    let outcome = outcome_of(attempt, result);
+    let outcome = outcome_of(attempt, result, log);
     let metered = task.billing == Billing::Metered;
     let spent = result.cost.usd.filter(|usd| usd.is_positive());
     if !metered && let Some(usd) = spent {
@@ -165,12 +199,14 @@ fn answered(
         let data = json!({"usd": usd.to_string(), "reserved_usd": "0"});
         tx.audit(&Entry::of("cost_above_reservation").task(&attempt.key).epoch(attempt.epoch).data(data))?;
     }
+    let reserved = running::reserved(tx, attempt)?.unwrap_or(Usd::ZERO);
+    let charged = if metered { children::charge(Some(result), reserved, row.fanout) } else { None };
     let end = AttemptEnd {
         started_at: Some(attempt.started_at.unwrap_or(tx.now())),
         ended_at: result.ended_at.unwrap_or(tx.now()),
         status: Some(result.status),
-        cost: result.cost.usd.filter(|_| metered),
-        basis: Some(if metered { result.cost.basis } else { CostBasis::None }),
+        cost: charged.map(|(usd, _)| usd),
+        basis: Some(charged.map_or(CostBasis::None, |(_, basis)| basis)),
         outcome: serde_json::to_string(&outcome).unwrap_or_else(|_| "{}".to_owned()),
     };
     let ending = attempt::Ending::Ran(result.status);
@@ -184,7 +220,7 @@ fn unanswered(tx: &mut Tx<'_>, home: &Home, row: &ChildRow, attempt: &AttemptRow
     };
     let reserved = running::reserved(tx, attempt)?.filter(|_| task.billing == Billing::Metered);
     let outcome = Outcome {
-        reason: Some(Reason {
+        reason: Some(job::Reason {
             code: "unanswered".to_owned(),
             text: format!(
                 "`{}`, which it was forwarded to, gave no answer by {}",
@@ -234,11 +270,12 @@ fn nothing_seen(epoch: u64) -> Outcome {
 }
 
 /// What the other node said of the run, in the place of an executor's word.
-fn outcome_of(attempt: &AttemptRow, result: &TaskResult) -> Outcome {
+fn outcome_of(attempt: &AttemptRow, result: &TaskResult, log: LogKept) -> Outcome {
+    let has_log = log == LogKept::Yes;
     Outcome {
         spawned: result.started_at.is_some(),
         status: status_of(result.status),
-        reason: result.reason.as_ref().map(|reason| Reason {
+        reason: result.reason.as_ref().map(|reason| job::Reason {
             code: reason.code.clone(),
             text: reason.text.clone(),
             help: reason.help.clone(),
@@ -251,9 +288,9 @@ fn outcome_of(attempt: &AttemptRow, result: &TaskResult) -> Outcome {
         final_text: result.final_text.clone(),
         output_tail: result.output_tail.clone(),
         output_bytes: result.output_bytes,
-        log_bytes: result.log_bytes,
-        log_sha256: result.log_sha256,
-        truncated: result.truncated,
+        log_bytes: if has_log { result.log_bytes } else { 0 },
+        log_sha256: result.log_sha256.filter(|_| has_log),
+        truncated: result.truncated || !has_log,
         usage: result.usage.map(|usage| Usage {
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,

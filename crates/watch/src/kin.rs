@@ -24,8 +24,8 @@ enum Known {
 }
 
 fn known(reader: &Reader, home: &Home, id: TaskId) -> Result<Option<Known>, LedgerError> {
-    if let Some(child) = reader.child(id)? {
-        let task = Task::from_stored(&child.payload).ok();
+    if let Some(payload) = reader.child_payload(id)? {
+        let task = Task::from_stored(&payload).ok();
         return Ok(task.map(|task| Known::Sent { lineage: Lineage::of_task(&task) }));
     }
     for row in reader.tasks_of_id(id)? {

@@ -66,6 +66,10 @@ pub(crate) struct After {
     pub(crate) answers: Vec<Answered>,
     pub(crate) reload: bool,
     pub(crate) failed: Vec<TaskKey>,
+    /// Children whose news could not be noted.
+    pub(crate) failed_children: Vec<TaskId>,
+    /// What couriers brought was looked at.
+    pub(crate) children_noted: bool,
     /// Attempts of which it was told that their ceiling is near.
     pub(crate) told_near: Vec<u64>,
     /// Refused files that the budget of this pass had no room for.
@@ -113,7 +117,8 @@ impl Rules<'_> {
         // A rollback that this very transaction noted counts already.
         let may_act = self.may_act && tx.meta()?.recovery.is_none();
         if may_act {
-            self.note_children(tx, &learned.children)?;
+            after.failed_children = self.note_children(tx, &learned.children)?;
+            after.children_noted = true;
             self.settle(tx, &seen, &mut after)?;
             if learned.review || !seen.looked.ended.is_empty() {
                 guards::review(tx, self.home)?;
@@ -190,7 +195,8 @@ impl Rules<'_> {
     }
 
     /// What came of the children of this node's tasks. One that cannot be noted is heard of again after a while.
-    fn note_children(&self, tx: &mut Tx<'_>, news: &[ChildNews]) -> Result<(), LedgerError> {
+    fn note_children(&self, tx: &mut Tx<'_>, news: &[ChildNews]) -> Result<Vec<TaskId>, LedgerError> {
+        let mut failed = Vec::new();
         for told in news {
             let Some(row) = tx.child(told.id())? else { continue };
             let noted = tx.contained(|tx| match row.kind {
@@ -200,12 +206,13 @@ impl Rules<'_> {
             match noted {
                 Err(error) if error.disposition() == Disposition::Quarantine => {
                     let why = dispatch_node::report::one_line(&error);
-                    tracing::error!(child = %row.id, error = %why, "what came of a child could not be noted");
+                    tracing::error!(child = %row.id, error = %why, "what came of a child could not be noted; it is left alone for a while");
+                    failed.push(row.id);
                 }
                 other => other?,
             }
         }
-        Ok(())
+        Ok(failed)
     }
 
     fn settle(&self, tx: &mut Tx<'_>, seen: &Seen, after: &mut After) -> Result<(), LedgerError> {
@@ -301,7 +308,8 @@ impl Node {
         {
             return Ok(true);
         }
-        let can_lease = !self.is_held_back() && self.reach == Reach::Here && self.free_places()? > 0;
+        let has_place = self.free_places()? > 0 || crate::routing::may_forward(&self.home.config);
+        let can_lease = !self.is_held_back() && self.reach == Reach::Here && has_place;
         if can_lease && !self.ledger.queue(seen.now)?.is_empty() {
             return Ok(true);
         }
@@ -363,6 +371,9 @@ impl Node {
                 self.chores_noted(&learned.news);
                 if !learned.children.is_empty() {
                     self.agent_doors.deliver();
+                }
+                if !after.children_noted {
+                    self.child_news_put_back(learned.children);
                 }
                 Ok(after)
             }

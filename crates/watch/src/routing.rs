@@ -72,6 +72,11 @@ pub(crate) fn route<'c>(config: &'c Config, task: &Task) -> Option<Routed<'c>> {
     Some(Routed::To(Route { backend, name, profile }))
 }
 
+/// True where some backend is another node.
+pub(crate) fn may_forward(config: &Config) -> bool {
+    config.backends.iter().any(|backend| matches!(backend.runs, Runs::Forward { .. }))
+}
+
 /// True for a node that a task came through, and for every node once it came through as many as its lineage can name.
 fn came_through(backend: &Backend, task: &Task) -> bool {
     let Runs::Forward { node } = &backend.runs else { return false };

@@ -34,6 +34,8 @@ use crate::home::Home;
 use crate::pass::contain;
 use crate::{recipes, routing};
 
+/// Tasks that are sent on in one transaction; the rest follow in the next.
+const FORWARDS_PER_PASS: usize = 64;
 /// An attempt that could not be launched is looked at again after so long.
 const NOT_STARTED_PAUSE_MS: i64 = SECOND_MS;
 
@@ -366,9 +368,10 @@ pub(crate) fn lease(
     failed: &mut Vec<TaskKey>,
 ) -> Result<Vec<Launch>, LedgerError> {
     let mut launches = Vec::new();
-    if turn.free == 0 {
+    if turn.free == 0 && !routing::may_forward(&home.config) {
         return Ok(launches);
     }
+    let mut forwarded = 0_usize;
     let (now, mut guards) = (tx.now(), Guards::of(tx)?);
     let queue: BTreeMap<TaskKey, QueuedTask> = tx
         .queue(now)?
@@ -381,17 +384,31 @@ pub(crate) fn lease(
     let mut places = routing::places(tx, &home.config)?;
     // More candidates than free places are asked, because one without money gives its place to the next.
     for task in choose(&due, due.len(), now).iter().filter_map(|key| queue.get(key)) {
-        if launches.len() >= turn.free {
-            break;
+        // Another node's places are its own: what is sent on waits for none here.
+        let is_forward = routing::may_forward(&home.config) && forward::is_due(tx, &task.key)?;
+        let is_full = if is_forward { forwarded >= FORWARDS_PER_PASS } else { launches.len() >= turn.free };
+        if is_full {
+            continue;
         }
         let place = place_of(tx, &task.key, &places)?;
-        let before = launches.len();
+        let mut started = Started::Not;
         contain(tx, failed, &task.key, |tx| {
-            launches.extend(start_one(tx, home, task, &mut guards, &place)?);
+            started = start_one(tx, home, task, &mut guards, &place)?;
             Ok(())
         })?;
-        // One that waits for something else takes no place from those behind it.
-        if launches.len() > before
+        let takes_place = match started {
+            Started::Here(launch) => {
+                launches.push(*launch);
+                true
+            }
+            Started::Elsewhere => {
+                forwarded = forwarded.saturating_add(1);
+                true
+            }
+            // One that waits for something else takes no place from those behind it.
+            Started::Not => false,
+        };
+        if takes_place
             && let Place::Free(Some(backend)) = place
             && let Some(left) = places.get_mut(&backend)
         {
@@ -399,6 +416,16 @@ pub(crate) fn lease(
         }
     }
     Ok(launches)
+}
+
+/// What became of a task whose turn it was.
+enum Started {
+    /// It has a lease, and its executor is to be started.
+    Here(Box<Launch>),
+    /// It was sent on.
+    Elsewhere,
+    /// It waits, or has ended.
+    Not,
 }
 
 /// Whether a task's backend takes one more attempt.
@@ -429,33 +456,35 @@ fn start_one(
     task: &QueuedTask,
     guards: &mut Guards,
     place: &Place,
-) -> Result<Option<Launch>, LedgerError> {
+) -> Result<Started, LedgerError> {
     let key = &task.key;
     // What holds it is asked before its place: else what it waits for would change whenever a place comes or goes.
     if let Some(why) = guards.held(tx, home, task)? {
-        return note_wait(tx, key, &why).map(|()| None);
+        return note_wait(tx, key, &why).map(|()| Started::Not);
     }
     match (reserve(tx, home, key)?, place) {
         (Reserved::Yes, Place::Taken(backend)) => {
-            note_wait(tx, key, &explain::backend_busy(backend).line()).map(|()| None)
+            note_wait(tx, key, &explain::backend_busy(backend).line()).map(|()| Started::Not)
         }
         (Reserved::Yes, Place::Free(_)) => {
             if forward::is_due(tx, key)? {
                 forward::lease(tx, home, key)?;
-                return guards.note_start(tx, task).map(|()| None);
+                return guards.note_start(tx, task).map(|()| Started::Elsewhere);
             }
             let launch = lease_one(tx, key)?;
             if launch.is_some() {
                 guards.note_start(tx, task)?;
             }
-            Ok(launch)
+            Ok(launch.map_or(Started::Not, |launch| Started::Here(Box::new(launch))))
         }
-        (Reserved::Waits(why), _) => note_wait(tx, key, &why).map(|()| None),
+        (Reserved::Waits(why), _) => note_wait(tx, key, &why).map(|()| Started::Not),
         // Rejected says that it never ran.
-        (Reserved::No(_), _) if task.attempts_started > 0 => finish_as_it_ran(tx, home, key).map(|()| None),
+        (Reserved::No(_), _) if task.attempts_started > 0 => {
+            finish_as_it_ran(tx, home, key).map(|()| Started::Not)
+        }
         (Reserved::No(refusal), _) => {
             let end = End::plain(Status::Rejected, Some(explain::refusal_reason(&refusal)));
-            finish(tx, home, key, &end).map(|()| None)
+            finish(tx, home, key, &end).map(|()| Started::Not)
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Place {
     Root,
     /// Both lanes with one peer.
     Peer(NodeName),
+    /// Children that a peer runs, and their answers and logs: no look at a lane waits behind them.
+    Errand(NodeName),
     /// Progress messages of all lanes: nothing waits behind them.
     Progress,
 }
@@ -127,6 +129,7 @@ impl Workers {
         let name = match place {
             Place::Root => "share-root".to_owned(),
             Place::Peer(peer) => format!("share-{peer}"),
+            Place::Errand(peer) => format!("share-.{peer}"),
             // No node can be called so.
             Place::Progress => "share-.progress".to_owned(),
         };
