@@ -160,6 +160,8 @@ fn a_refusal_of_the_node_that_was_to_run_it_reaches_the_first_sender() {
     approve(&cluster, &key, &id);
     let result = cluster.answered(&id, "rejected");
     assert_eq!(result["reason"]["code"], "over_cap", "{result:#}");
+    let help = result["reason"]["help"].as_str().unwrap();
+    assert!(help.contains("the node that did so"), "{help}");
     assert_eq!((books::months(c(&cluster)), cluster.runs.of("free")), ((0, 0), 0));
     assert_eq!(tree(cluster.b(), &id), (0, 0));
 }

@@ -10,7 +10,7 @@ mod standing;
 use std::fmt;
 
 use crate::planner::queue::Holdback;
-use crate::policy::admission::{Billing, Refusal, RefusalCode, RoomWait, WaitCause};
+use crate::policy::admission::{Billing, Bound, Refusal, RefusalCode, RoomWait, WaitCause};
 use crate::policy::gate::GateReason;
 use crate::policy::lineage::LineageError;
 use crate::policy::money::Usd;
@@ -188,6 +188,9 @@ pub fn refusal_reason(of: &Refusal) -> Reason {
 }
 
 fn window_refusal(refusal: &Refusal) -> Explanation {
+    if refusal.bound == Bound::Branch {
+        return branch_refusal(refusal);
+    }
     let window = refusal.window.as_ref();
     let named = window.map_or_else(|| "its budget window".to_owned(), window_name);
     match refusal.code {
@@ -219,6 +222,22 @@ fn window_refusal(refusal: &Refusal) -> Explanation {
             over_cap_help(window, refusal.limit, refusal.left, refusal.resets_at),
         ),
     }
+}
+
+/// A bound that came with the task is full: no setting of this node lifts it.
+fn branch_refusal(refusal: &Refusal) -> Explanation {
+    let usd = |amount: Option<Usd>| amount.unwrap_or(Usd::ZERO);
+    Explanation::new(
+        "refused by the bound that came with it",
+        format!(
+            "of the {} USD that it and all it sends may cost, {} are left, and it needs {}",
+            usd(refusal.limit),
+            usd(refusal.left),
+            usd(refusal.asked)
+        ),
+        "send it again with a lower --max-cost; it never resets: who sent the first task grants more with --budget, or, where \
+         it was forwarded, who runs the node that did so gives its profile there a higher ceiling, or makes it metered",
+    )
 }
 
 /// `the run … has 1.25 of 5 USD left and the task needs 2.5`

@@ -165,8 +165,8 @@ fn not_granted(home: &Home, error: &GrantError, granted: i64) -> Refused {
              [lineage] of this node"
         }
         GrantError::Budget { .. } => {
-            "ask for less with --budget; what earlier tasks did not spend comes back when they are answered, of those that could \
-             send none (--fanout 0); who sent the first task grants more with --budget"
+            "ask for less with --budget; what earlier tasks that could send none (--fanout 0) did not spend comes back when \
+             they are answered, and who sent the first task grants more"
         }
     };
     Refused::new("lineage_exceeded", text, help)

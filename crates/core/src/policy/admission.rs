@@ -12,7 +12,7 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Admission, Cost, Refusal, RefusalCode, Reservation, RoomWait, WaitCause};
+pub use answer::{Admission, Bound, Cost, Refusal, RefusalCode, Reservation, RoomWait, WaitCause};
 pub use facts::{BackendFacts, Billing, BudgetView, Look, PaidWork, Proposal, RUNS_PER_DAY, RunStanding};
 
 /// Decides on a task.
@@ -148,7 +148,9 @@ fn ask_windows(
     let own = [proposal.lineage.budget_usd, proposal.branch_left].into_iter().flatten().min();
     if let Some(own) = own.filter(|own| estimate > *own) {
         // The sender's own bound for this branch of the tree; it lowers the tree's cap and never raises it.
-        return Err(full(&budget.keys.tree, own, own.max(Usd::ZERO), estimate));
+        let limit = proposal.lineage.budget_usd.unwrap_or(own);
+        let full = full(&budget.keys.tree, limit, own.max(Usd::ZERO), estimate);
+        return Err(Box::new(Refusal { bound: Bound::Branch, ..*full }));
     }
     match budget::admits_for(payer, estimate, &budget.balances, &budget.caps) {
         Ok(Admits::WithinBudget) => {

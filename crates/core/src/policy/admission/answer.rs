@@ -146,6 +146,8 @@ pub struct Refusal {
     pub resets_at: Option<Timestamp>,
     /// Why not each backend of the node, in configured order, where none is eligible.
     pub backends: Vec<(String, WhyNot)>,
+    /// Whether it is a cap of this node that has no room, or a bound that came with the task.
+    pub bound: Bound,
     /// What is wrong with its lineage, where it is that.
     pub lineage: Option<LineageError>,
 }
@@ -162,9 +164,20 @@ impl Refusal {
             asked: None,
             resets_at: None,
             backends: Vec::new(),
+            bound: Bound::Cap,
             lineage: None,
         }
     }
+}
+
+/// Who set the limit that a task does not fit into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bound {
+    /// This node's configuration.
+    #[default]
+    Cap,
+    /// Whoever sent the task, or a task above it: what it and all below it may cost.
+    Branch,
 }
 
 /// Which rule of policy refuses a task.
