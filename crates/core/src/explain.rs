@@ -102,9 +102,29 @@ fn duration(ms: i64) -> String {
 }
 
 /// Which rule of lineage a task breaks.
-fn lineage_refusal(error: Option<LineageError>) -> String {
+fn lineage_refusal(error: Option<LineageError>) -> Explanation {
     const RULE: &str = "a task sent by a task may only pass on less than what its sender had: depth, fan-out and budget shrink";
-    error.map_or_else(|| RULE.to_owned(), |error| format!("{error}; {RULE}"))
+    let why = error.map_or_else(|| RULE.to_owned(), |error| format!("{error}; {RULE}"));
+    let next = match error {
+        Some(LineageError::TooDeep { depth_max }) => format!(
+            "send it as a task of its own; {OPERATOR} raises `depth_max` (now {depth_max}) in [lineage], and it never resets by itself"
+        ),
+        Some(LineageError::ComesBack) => {
+            "whoever runs the node that forwarded it names another `node` for that backend".to_owned()
+        }
+        Some(
+            LineageError::Inconsistent
+            | LineageError::OtherRoot
+            | LineageError::Depth
+            | LineageError::Fanout
+            | LineageError::Budget,
+        )
+        | None => {
+            "send it with `dispatch-send` from within the task that it comes from, or as a task of its own"
+                .to_owned()
+        }
+    };
+    Explanation::new("refused for where it comes from", why, next)
 }
 
 /// Who runs the node that decides, in the words of a text that the sender reads.
@@ -115,13 +135,7 @@ const OPERATOR: &str = "whoever runs the receiving node";
 pub fn refusal(refusal: &Refusal) -> Explanation {
     match refusal.code {
         RefusalCode::OverCap | RefusalCode::RunClosed | RefusalCode::TooManyRuns => window_refusal(refusal),
-        RefusalCode::LineageExceeded => Explanation::new(
-            "refused for where it comes from",
-            lineage_refusal(refusal.lineage),
-            format!(
-                "send it as a task of its own, or {OPERATOR} raises `depth_max` in [lineage] where that is the limit"
-            ),
-        ),
+        RefusalCode::LineageExceeded => lineage_refusal(refusal.lineage),
         RefusalCode::DangerousNotAllowed => Explanation::new(
             "refused for the rights it asks for",
             "the receiving node does not allow this sender or profile the unrestricted mode",

@@ -10,11 +10,12 @@ use dispatch_core::explain::{
     self, CostFacts, Explanation, Flusher, PeerSays, Sent, Standing, SwitchFile, Told, WindowFacts,
 };
 use dispatch_core::planner::queue::Holdback;
-use dispatch_core::policy::admission::{Billing, Refusal, RefusalCode, RoomWait, WaitCause};
+use dispatch_core::policy::admission::{Billing, Bound, Refusal, RefusalCode, RoomWait, WaitCause};
 use dispatch_core::policy::breaker::{BreakerCause, Opened};
 use dispatch_core::policy::gate::GateReason;
 use dispatch_core::policy::hold::Hold;
 use dispatch_core::policy::lifecycle::TaskState;
+use dispatch_core::policy::lineage::LineageError;
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::routing::WhyNot;
 use dispatch_core::policy::velocity::VelocityTrip;
@@ -355,6 +356,20 @@ fn every_refusal_of_policy_is_explained() {
         ..Refusal::plain(RefusalCode::NoEligibleBackend)
     };
     text.push(block("no_eligible_backend of two", &explain::refusal(&unfit)));
+    let branch = Refusal { bound: Bound::Branch, ..full(RefusalCode::OverCap) };
+    text.push(block("over_cap of its branch", &explain::refusal(&branch)));
+    for error in [
+        LineageError::Inconsistent,
+        LineageError::OtherRoot,
+        LineageError::Depth,
+        LineageError::Fanout,
+        LineageError::Budget,
+        LineageError::TooDeep { depth_max: 8 },
+        LineageError::ComesBack,
+    ] {
+        let refusal = Refusal { lineage: Some(error), ..Refusal::plain(RefusalCode::LineageExceeded) };
+        text.push(block(&format!("lineage_exceeded: {error:?}"), &explain::refusal(&refusal)));
+    }
     for key in OTHER_WINDOWS {
         let window = WindowKey::parse(key).unwrap();
         let refusal =
@@ -395,7 +410,9 @@ const OPERATOR: &str = "whoever runs the receiving node";
 /// No `_` arm: a new refusal does not compile before it says its four.
 fn four_of_refusal(code: RefusalCode) -> Four {
     match code {
-        RefusalCode::LineageExceeded => ["`depth_max`", "less than what its sender had", "", OPERATOR],
+        RefusalCode::LineageExceeded => {
+            ["`depth_max` (now 8)", "deeper than 8 steps", "never resets", OPERATOR]
+        }
         RefusalCode::DangerousNotAllowed => ["`allow_dangerous`", "", "", OPERATOR],
         RefusalCode::MeteredNotAllowed => ["`allow_metered`", "", "", OPERATOR],
         RefusalCode::NoEligibleBackend => ["no backend", "", "", OPERATOR],
@@ -477,8 +494,10 @@ fn every_refusal_and_every_hold_names_the_limit_what_is_left_when_it_resets_and_
                 resets_at: Some(at("2026-11-22T00:00:00.000Z")),
                 ..full("run:devbox/nightly", code)
             },
-            RefusalCode::LineageExceeded
-            | RefusalCode::DangerousNotAllowed
+            RefusalCode::LineageExceeded => {
+                Refusal { lineage: Some(LineageError::TooDeep { depth_max: 8 }), ..Refusal::plain(code) }
+            }
+            RefusalCode::DangerousNotAllowed
             | RefusalCode::MeteredNotAllowed
             | RefusalCode::NoEligibleBackend
             | RefusalCode::CeilingTooLow
