@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dispatch_ledger::ReadLedger;
 use dispatch_testkit::{Cluster, check, eventually};
 use serde_json::Value;
 
@@ -32,6 +33,17 @@ fn all_is_answered(cluster: &Cluster, runs: usize) -> Option<Vec<Value>> {
     (results.len() == runs).then_some(results)
 }
 
+/// Whether no task runs or waits, and no child is without an answer: an agent that could send one more is both.
+fn is_quiet(cluster: &Cluster) -> bool {
+    let ledgers =
+        || cluster.nodes.iter().map(|node| ReadLedger::open(&node.state_dir().join("ledger.db")).unwrap());
+    let is_quiet = |ledger: &ReadLedger| {
+        ledger.open_tasks().unwrap().is_empty() && ledger.open_children().unwrap().is_empty()
+    };
+    // Twice: one may hand over to the other while the first is read.
+    (0..2).all(|_| ledgers().all(|ledger| is_quiet(&ledger)))
+}
+
 #[test]
 fn a_task_that_sends_itself_stops_at_its_depth() {
     let cluster = cluster();
@@ -43,6 +55,7 @@ fn a_task_that_sends_itself_stops_at_its_depth() {
     // 0 and 2 run at b, 1 and 3 at a.
     eventually("the deepest one is refused a child", || refusals(&cluster, "a") == ["lineage_exceeded"]);
     drop(eventually("all are answered", || all_is_answered(&cluster, 4)));
+    eventually("nothing of it is under way any more", || is_quiet(&cluster));
     assert_eq!(cluster.runs.of("loop"), 4);
     assert!(refusals(&cluster, "b").is_empty());
 }
@@ -54,6 +67,7 @@ fn a_task_that_sends_itself_stops_at_its_fan_out() {
     cluster.a().send("b", &sends_itself(&cluster, "while", ""), &["--fanout", "5"]);
     // Each sends until it is refused: the whole tree is the root and as many tasks as it may send.
     drop(eventually("all are answered", || all_is_answered(&cluster, 6)));
+    eventually("nothing of it is under way any more", || is_quiet(&cluster));
     assert_eq!(cluster.runs.of("loop"), 6);
     let told = eventually("every one of them was refused in the end", || {
         let told = [refusals(&cluster, "a"), refusals(&cluster, "b")].concat();
@@ -78,15 +92,9 @@ fn a_task_that_sends_itself_stops_at_its_budget() {
     let words = ["--fanout", "1000", "--budget", "6", "--profile", "paid"];
     let root = cluster.a().send("b", &script, &words);
     drop(cluster.answer("a", "b", &root));
-    let results = eventually("all are answered", || {
-        let count = answered(&cluster, "a", "b").len() + answered(&cluster, "b", "a").len();
-        let waits = ["inbox", "processing"].iter().any(|place| {
-            [("a", "b"), ("b", "a")].iter().any(|(from, to)| {
-                !dispatch_testkit::cluster::names(&cluster.lane(from, to).join(place)).is_empty()
-            })
-        });
-        (!waits).then(|| all_is_answered(&cluster, count)).flatten()
-    });
+    eventually("nothing of it is under way any more", || is_quiet(&cluster));
+    let count = answered(&cluster, "a", "b").len() + answered(&cluster, "b", "a").len();
+    let results = eventually("all are answered", || all_is_answered(&cluster, count));
     let spent: u64 = results.iter().map(|result| check::micros(&result["cost"]["usd"])).sum();
     assert!((2_000_000..=6_000_000).contains(&spent), "{spent}");
     let ran = u64::try_from(cluster.runs.of("loop")).unwrap();
