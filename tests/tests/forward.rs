@@ -77,10 +77,8 @@ fn note(cluster: &Cluster, label: &str) -> String {
 fn tree(node: &Node, root: &str) -> (u64, u64) {
     let micros = |usd: Usd| check::micros(&usd.to_string().into());
     let windows = books::ledger(node).windows().unwrap();
-    let tree = windows.iter().find(|window| match &window.key {
-        WindowKey::Tree(id) => id.to_string() == root,
-        _ => false,
-    });
+    let tree =
+        windows.iter().find(|window| matches!(&window.key, WindowKey::Tree(id) if id.to_string() == root));
     tree.map_or((0, 0), |window| (micros(window.balance.reserved), micros(window.balance.spent)))
 }
 
