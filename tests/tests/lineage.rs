@@ -94,6 +94,11 @@ fn an_agent_is_told_as_a_person_is_and_ends_as_its_child_did() {
          {send} --to auto --request 'true' 2>&1; echo \"auto $?\"
          {send} --to a --request 'true' --fanout 9 2>&1; echo \"more $?\"\n"
     );
+    // Who was granted none is told so, and sends nothing as the person that its uid may be.
+    let barred = format!("set +e; {} --to a --request true 2>&1; echo \"none $?\"\n", self::send(&cluster));
+    let barred = cluster.answered(&cluster.a().send("b", &barred, &[]), "ok");
+    let told = barred["final_text"].as_str().unwrap();
+    assert!(told.contains("its fan-out is 0") && told.ends_with("none 77\n"), "{told}");
     let root = cluster.a().send("b", &script, &["--fanout", "9"]);
     let result = cluster.answered(&root, "ok");
     let text = result["final_text"].as_str().unwrap();

@@ -13,8 +13,8 @@ use crate::dry_run;
 
 /// Run one attempt of a task, as ordered
 ///
-/// The watcher starts it with a job directory. An agent that runs here finds in DISPATCH_DOOR and DISPATCH_TOKEN what it needs to
-/// send tasks of its own with dispatch-send, for as long as its attempt is open. There is no way to run a task past the checks; by hand:
+/// The watcher starts it with a job directory. An agent whose task may send tasks finds in DISPATCH_DOOR and
+/// DISPATCH_TOKEN what it needs to do so with dispatch-send, for as long as its attempt is open. There is no way to run a task past the checks; by hand:
 /// `dispatch-watch --once --only ID`.
 #[derive(Debug, Parser)]
 #[command(

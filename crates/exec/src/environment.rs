@@ -14,8 +14,9 @@ use crate::launch::CannotStart;
 
 /// Builds it from the executor's own variables, as `own` answers them.
 ///
-/// An agent that may send tasks of its own finds its door, and what it shows there, in two of them; one that may not has
-/// neither, not even from the executor's own environment. Nothing set by a profile replaces a `DISPATCH_…` variable. There is no `DISPATCH_FROM` among them: the commands take that
+/// An agent that may send tasks of its own finds its door, and what it shows there, in two of them; one that may not finds
+/// where a door would be and nothing to show, whatever the executor's own environment says: `dispatch-send` then knows that
+/// it is in a task, and refuses. Nothing set by a profile replaces a `DISPATCH_…` variable. There is no `DISPATCH_FROM` among them: the commands take that
 /// as the name of the node that sends, and an agent may send tasks of its own.
 pub(crate) fn build(
     order: &Order,
@@ -54,13 +55,11 @@ pub(crate) fn build(
         (MARK_VARIABLE, order.mark.clone()),
     ];
     environment.extend(ours.map(|(name, value)| (name.into(), value.into())));
-    for name in [DOOR_VARIABLE, TOKEN_VARIABLE] {
-        environment.remove(&OsString::from(name));
-    }
+    environment.remove(&OsString::from(TOKEN_VARIABLE));
+    // The agent works in a directory of its own.
+    let door = std::path::absolute(door).unwrap_or_else(|_| door.to_owned());
+    environment.insert(DOOR_VARIABLE.into(), door.into());
     if let Some(token) = &order.token {
-        // The agent works in a directory of its own.
-        let door = std::path::absolute(door).unwrap_or_else(|_| door.to_owned());
-        environment.insert(DOOR_VARIABLE.into(), door.into());
         environment.insert(TOKEN_VARIABLE.into(), token.into());
         if let Some(path) = environment.get_mut(OsStr::new("PATH")) {
             reach_own_commands(path);

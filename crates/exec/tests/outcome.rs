@@ -138,7 +138,7 @@ fn the_environment_holds_the_minimum_and_what_the_profile_names() {
 }
 
 #[test]
-fn an_agent_that_may_send_tasks_finds_its_door_and_its_token_and_another_neither() {
+fn an_agent_that_may_send_tasks_finds_its_door_and_its_token_and_another_no_token() {
     let lab = Lab::new();
     let script = "ls -a \"$DISPATCH_DOOR\" | sort | tr '\\n' ' '; stat -c %a \"$DISPATCH_DOOR\"; echo \"$DISPATCH_TOKEN\"; command -v dispatch-exec";
     let mut order = lab.order(script);
@@ -157,7 +157,8 @@ fn an_agent_that_may_send_tasks_finds_its_door_and_its_token_and_another_neither
     let job = lab.job(&order);
     let mut command = command(&job);
     command.env("DISPATCH_DOOR", "/another").env("DISPATCH_TOKEN", "another");
-    assert_eq!(Running::of(command, &job).outcome().final_text.as_deref(), Some("none none\n"));
+    let wanted = format!("{} none\n", job.door_path().display());
+    assert_eq!(Running::of(command, &job).outcome().final_text.as_deref(), Some(wanted.as_str()));
     assert!(!job.door_path().exists());
 }
 

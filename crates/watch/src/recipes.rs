@@ -39,10 +39,12 @@ pub(crate) fn parse(text: &str) -> Option<Recipe> {
     serde_json::from_str::<Recipe>(text).ok().filter(|recipe| recipe.schema == RECIPE_SCHEMA)
 }
 
-/// True where the agent itself runs on this node, and not the client of an engine that runs it elsewhere: such an agent may
-/// send tasks.
-pub(crate) fn has_agent_here(recipe: &Recipe) -> bool {
-    [BackendKind::Local, BackendKind::Sdk].iter().any(|kind| kind.as_str() == recipe.backend_kind)
+/// True where the agent itself runs on this node, and not the client of an engine that runs it elsewhere, and was granted
+/// tasks to send. No other needs a door, and a door takes time to make.
+pub(crate) fn may_send(recipe: &Recipe) -> bool {
+    let is_here =
+        [BackendKind::Local, BackendKind::Sdk].iter().any(|kind| kind.as_str() == recipe.backend_kind);
+    is_here && recipe.fanout > 0
 }
 
 /// The text of a recipe, as the ledger keeps it.
@@ -95,6 +97,7 @@ pub(crate) fn resolve(config: &Config, task: &Task, cost: Cost) -> Option<Recipe
         endpoint,
         models: models(profile),
         forward: None,
+        fanout: fanout(config, task),
     })
 }
 
@@ -120,7 +123,14 @@ fn forwarded(route: &routing::Route<'_>, node: &NodeName, task: &Task, cost: Cos
         endpoint: None,
         models: None,
         forward: Some(node.to_string()),
+        fanout: 0,
     }
+}
+
+/// How many tasks a task may send from here.
+fn fanout(config: &Config, task: &Task) -> u32 {
+    let granted = task.lineage.as_ref().map_or(0, |lineage| lineage.fanout_left);
+    granted.min(config.lineage.fanout_max)
 }
 
 fn models(profile: &Profile) -> Option<Models> {

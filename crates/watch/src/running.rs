@@ -538,7 +538,7 @@ fn lease_one(tx: &mut Tx<'_>, key: &TaskKey) -> Result<Option<Launch>, LedgerErr
     let Ok(mark) = ids::hex_256() else { return Ok(None) };
     let reservation = tx.task(key)?.and_then(|task| task.reservation);
     let recipe = tx.recipe(key)?.and_then(|text| recipes::parse(&text));
-    let token = match recipe.as_ref().is_some_and(recipes::has_agent_here) {
+    let token = match recipe.as_ref().is_some_and(recipes::may_send) {
         true => Some(ids::hex_256()).transpose(),
         false => Ok(None),
     };

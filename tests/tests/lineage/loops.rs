@@ -69,9 +69,10 @@ fn a_task_that_sends_itself_stops_at_its_fan_out() {
     drop(eventually("all are answered", || all_is_answered(&cluster, 6)));
     eventually("nothing of it is under way any more", || is_quiet(&cluster));
     assert_eq!(cluster.runs.of("loop"), 6);
-    let told = eventually("every one of them was refused in the end", || {
+    // Those that had some to send were refused in the end; those that had none never had a door to ask at.
+    let told = eventually("the root and its first child were refused", || {
         let told = [refusals(&cluster, "a"), refusals(&cluster, "b")].concat();
-        (told.len() >= 6).then_some(told)
+        (told.len() >= 2).then_some(told)
     });
     assert!(told.iter().all(|code| code == "lineage_exceeded"), "{told:?}");
 }

@@ -67,6 +67,9 @@ pub struct Recipe {
     /// The node that the task is forwarded to: nothing of the above but the limits runs here then.
     #[serde(default)]
     pub forward: Option<String>,
+    /// How many tasks its agent may send, those of its children included.
+    #[serde(default)]
+    pub fanout: u32,
 }
 
 /// What a second of a machine costs, and how much of it a task has. Rates are decimals with at most 12 places.
@@ -161,13 +164,15 @@ mod tests {
             endpoint: None,
             models: None,
             forward: None,
+            fanout: 0,
         }
     }
 
     #[test]
     fn a_recipe_of_before_there_were_other_backends_or_a_meter_is_still_read() {
         let text = serde_json::to_string(&recipe(&["a"])).unwrap();
-        let before = text.replace(",\"machine\":null,\"endpoint\":null,\"models\":null,\"forward\":null", "");
+        let before = text
+            .replace(",\"machine\":null,\"endpoint\":null,\"models\":null,\"forward\":null,\"fanout\":0", "");
         assert_ne!(before, text);
         assert_eq!(serde_json::from_str::<Recipe>(&before).unwrap(), recipe(&["a"]));
     }

@@ -117,8 +117,9 @@ pub(super) fn environment(page: &str) -> Vec<Entry> {
             ),
             (
                 "DISPATCH_DOOR, DISPATCH_TOKEN",
-                "Set for an agent that may send tasks: where dispatch-send asks for them, and what it shows there. The token is \
-                 dead when the attempt ends; neither goes to the client of an engine elsewhere.",
+                "Set for the agent: where dispatch-send asks for tasks, and what it shows there. The token is there only where the \
+                 task may send some (its fan-out), and dead when the attempt ends; it never goes to the client of an engine \
+                 elsewhere.",
             ),
             (
                 "DISPATCH_MARK",

@@ -31,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A child was not made, or nobody can say whether it was.
 #[derive(Debug, thiserror::Error)]
 pub enum AskChildError {
-    /// The variable that goes with the door is not there.
-    #[error("{DOOR_VARIABLE} is set and {TOKEN_VARIABLE} is not")]
+    /// There is a door to come to and nothing to show there: this task was granted none.
+    #[error("this task may send no tasks: its fan-out is 0")]
     NoToken,
     /// The attempt is over, or its directory is gone.
     #[error("the door of this attempt is closed")]
@@ -77,8 +77,7 @@ pub enum AskChildError {
 impl Explain for AskChildError {
     fn exit(&self) -> Exit {
         match self {
-            AskChildError::NoToken => Exit::Config,
-            AskChildError::Closed => Exit::NotPermitted,
+            AskChildError::NoToken | AskChildError::Closed => Exit::NotPermitted,
             AskChildError::NoAnswer { .. } | AskChildError::Taken { .. } => Exit::TryLater,
             AskChildError::Refused { refusal } => match refusal.code.as_str() {
                 "malformed" | "limit_exceeded" | "unknown_peer" | "unsupported_here" => Exit::Usage,
@@ -95,9 +94,10 @@ impl Explain for AskChildError {
 
     fn help(&self) -> Option<String> {
         match self {
-            AskChildError::NoToken => {
-                Some(format!("outside a task, unset {DOOR_VARIABLE}: then the configuration is read"))
-            }
+            AskChildError::NoToken => Some(format!(
+                "do it in this task, or have it sent by hand; who sent the task grants some with --fanout, up to \
+                     `fanout_max` in [lineage] of this node; outside a task, unset {DOOR_VARIABLE}"
+            )),
             AskChildError::Closed => {
                 Some(format!("a task sends tasks only while it runs; outside one, unset {DOOR_VARIABLE}"))
             }
