@@ -15,7 +15,9 @@ fn waiting(cluster: &Cluster, label: &str) -> String {
     id
 }
 
+/// Waits until all that an approver needs is there: the task, and its terms.
 fn parked(cluster: &Cluster, id: &str) {
+    eventually("the task is shown", || cluster.opened("a", "b", &format!("pending-ack/{id}.json")));
     let terms = format!("{id}.terms.json");
     eventually("its terms are shown", || {
         cluster.opened("a", "b", &format!("pending-ack/{terms}")).filter(|opened| opened.verified)
