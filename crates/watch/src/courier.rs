@@ -37,8 +37,10 @@ use crate::workers::Place;
 const LOG_SLACK_BYTES: u64 = 64 * 1024;
 /// How long a log that is not the one its answer names is looked for again.
 const LOG_WAIT_MS: i64 = 30 * SECOND_MS;
-/// Between two looks at a peer's answers, where nothing is to be sent.
+/// Between two looks at a peer's answers, where nothing is to be sent: so long, and longer with every child there is, so
+/// that looking never becomes all that is done.
 const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_PER_CHILD: Duration = Duration::from_millis(2);
 
 /// One child, as the courier handles it.
 #[derive(Clone, Debug)]
@@ -152,7 +154,9 @@ impl Node {
         let Some((lane, keys)) = home.filter(|_| !parcels.is_empty()) else { return Ok(()) };
         let is_urgent = parcels.iter().any(|parcel| parcel.task.is_some() || parcel.stop.is_some());
         let came_back = self.couriers.visited.get(peer);
-        if !is_urgent && came_back.is_some_and(|at| at.elapsed() < PAUSE) {
+        let children = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
+        let pause = PAUSE.saturating_add(PAUSE_PER_CHILD.saturating_mul(children));
+        if !is_urgent && came_back.is_some_and(|at| at.elapsed() < pause) {
             // Whatever rang is looked for a moment later.
             self.look_soon = Some(Instant::now());
             return Ok(());
@@ -478,3 +482,6 @@ impl Errand {
         Ok(Some(LogKept::No))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,9 +80,9 @@ impl Explain for AskChildError {
             AskChildError::NoToken | AskChildError::Closed => Exit::NotPermitted,
             AskChildError::NoAnswer { .. } | AskChildError::Taken { .. } => Exit::TryLater,
             AskChildError::Refused { refusal } => match refusal.code.as_str() {
-                "malformed" | "limit_exceeded" | "unknown_peer" | "unsupported_here" => Exit::Usage,
+                "malformed" | "limit_exceeded" | "unknown_peer" | "unsupported_peer" => Exit::Usage,
                 "expired" | "at_capacity" | "rate_exceeded" => Exit::TryLater,
-                "failed" => Exit::LocalIo,
+                "failed" | "unknown" | "unknown_task" | "no_randomness" => Exit::LocalIo,
                 _ => Exit::NotPermitted,
             },
             AskChildError::TooLong { .. } => Exit::Usage,
@@ -98,9 +98,10 @@ impl Explain for AskChildError {
                 "do it in this task, or have it sent by hand; who sent the task grants some with --fanout, up to \
                      `fanout_max` in [lineage] of this node; outside a task, unset {DOOR_VARIABLE}"
             )),
-            AskChildError::Closed => {
-                Some(format!("a task sends tasks only while it runs; outside one, unset {DOOR_VARIABLE}"))
-            }
+            AskChildError::Closed => Some(format!(
+                "a task sends tasks only while it runs, and asks a thousand times at most; outside one, unset \
+                     {DOOR_VARIABLE}"
+            )),
             AskChildError::NoAnswer { .. } => Some("try again".to_owned()),
             AskChildError::Taken { .. } => Some("do not send it again before somebody has looked".to_owned()),
             AskChildError::Refused { refusal } => refusal.help.clone(),
