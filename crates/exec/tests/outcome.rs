@@ -128,6 +128,7 @@ fn the_environment_holds_the_minimum_and_what_the_profile_names() {
         "DISPATCH_ATTEMPT",
         "DISPATCH_EPOCH",
         "DISPATCH_MARK",
+        "DISPATCH_DOOR",
     ]);
     assert_eq!(names, expected);
     for entry in ["PASSED_ON=secret", "SET_HERE=value = 1", "TERM=dumb", &format!("DISPATCH_TASK={ID}")] {
