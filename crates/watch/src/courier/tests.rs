@@ -1,4 +1,7 @@
-use dispatch_core::protocol::names::Lane;
+use dispatch_core::protocol::names::{Digest, Lane};
+use dispatch_core::protocol::parts::AuditHead;
+use dispatch_core::protocol::result::{Status, Subject};
+use dispatch_core::protocol::seal::seal;
 use dispatch_core::protocol::time::HOUR_MS;
 use dispatch_node::outgoing::answer_by;
 use dispatch_spool::posix::PosixShare;
@@ -79,4 +82,48 @@ fn what_is_stopped_before_it_is_sealed_never_reaches_the_share() {
     let errand = errand(&bench, stopped(), now(), ClockTrust::Trusted);
     assert_eq!(brought(&bench, &errand), [("not sent", id(1))]);
     assert_eq!(in_inbox(&bench), 0);
+}
+
+/// What a courier makes of an answer that says of its log what `says` is, where `lies` is what lies there.
+fn log_of(says: (u64, &[u8]), lies: &[u8]) -> (LogKept, Vec<u8>) {
+    let bench = bench();
+    let job = JobDir::at(&bench.dir.path().join("state"), &devbox(), id(9), 7);
+    let mine = || Parcel { job: Some(job.clone()), ..parcel(child(&bench, 1)) };
+    assert_eq!(brought(&bench, &errand(&bench, vec![mine()], now(), ClockTrust::Trusted)), [("kept", id(1))]);
+    let peer = &bench.home.peers[&devbox()];
+    let record = Outgoing::at(&bench.home.config.state, &peer.lane_out).record(id(1)).unwrap().unwrap();
+    let subject = Subject {
+        cluster: bench.home.cluster,
+        from: bench.home.node.clone(),
+        to: devbox(),
+        task: id(1),
+        task_sha256: record.task_sha256,
+    };
+    let head = AuditHead { chain: Uuid::from_u128(5), seq: 1, head: Digest::of(b"x") };
+    let mut result = TaskResult::never_ran(subject, Status::Ok, None, head);
+    (result.log_bytes, result.log_sha256, result.ended_at) = (says.0, Some(Digest::of(says.1)), Some(now()));
+    let done = bench.dir.path().join("share/gpubox-to-devbox/done");
+    let envelope = seal(Kind::Result, &result.to_payload(), &[peer.ring_out.signing().unwrap()]);
+    std::fs::write(done.join(format!("{}.result.json", id(1))), envelope).unwrap();
+    std::fs::write(done.join(format!("{}.log", id(1))), lies).unwrap();
+    let share = PosixShare::new(bench.dir.path().join("share"), bench.home.node.clone());
+    let (mut news, mut cancelled) = (Vec::new(), Vec::new());
+    let again = || vec![Parcel { task: None, ..mine() }];
+    let soon = now().plus_ms(SECOND_MS);
+    errand(&bench, again(), soon, ClockTrust::Trusted).run(&share, &mut news, &mut cancelled).unwrap();
+    if news.is_empty() {
+        let later = now().plus_ms(LOG_WAIT_MS);
+        errand(&bench, again(), later, ClockTrust::Trusted).run(&share, &mut news, &mut cancelled).unwrap();
+    }
+    let [ChildNews::Answered { log, .. }] = news.as_slice() else { panic!("{news:?}") };
+    (*log, std::fs::read(job.log_path()).unwrap())
+}
+
+#[test]
+fn a_log_is_kept_only_if_it_is_the_one_its_answer_names_and_no_longer_than_its_task_allowed() {
+    let good = b"did it\n".as_slice();
+    assert_eq!(log_of((7, good), good), (LogKept::Yes, good.to_vec()));
+    assert_eq!(log_of((7, good), b"did no\n"), (LogKept::No, Vec::new()));
+    assert_eq!(log_of((7, good), b"did it\nand more\n"), (LogKept::No, Vec::new()));
+    assert_eq!(log_of((u64::from(u32::MAX) << 20, good), good), (LogKept::No, Vec::new()));
 }
