@@ -148,30 +148,7 @@ fn ended(order: &Order, cause: Cause) -> Option<Ended> {
 }
 
 fn without_agent(order: &Order, status: OutcomeStatus, reason: Reason) -> Outcome {
-    Outcome {
-        epoch: order.epoch,
-        spawned: false,
-        status,
-        reason: Some(reason),
-        exit_code: None,
-        signal: None,
-        started_at: None,
-        ended_at: None,
-        elapsed_ms: None,
-        final_text: None,
-        output_tail: None,
-        output_bytes: 0,
-        log_bytes: 0,
-        log_sha256: None,
-        truncated: false,
-        cost: None,
-        metered: None,
-        usage: None,
-        agent: None,
-        resets_at: None,
-        permission_denials: Vec::new(),
-        containment: None,
-    }
+    Outcome { reason: Some(reason), ..Outcome::bare(order.epoch, status) }
 }
 
 fn said(code: &str, text: &str, help: &str) -> Reason {

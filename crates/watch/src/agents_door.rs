@@ -6,13 +6,12 @@
 use dispatch_core::policy::lifecycle::AttemptState;
 use dispatch_core::policy::lineage::Share;
 use dispatch_core::policy::velocity::VelocityTrip;
-use dispatch_core::policy::window::RunName;
 use dispatch_core::protocol::heartbeat::Heartbeat;
 use dispatch_core::protocol::limits::LIFETIME_MS_MAX;
 use dispatch_core::protocol::names::{Digest, Lane, TaskId};
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::task::{Requires, Task};
-use dispatch_core::protocol::time::{SECOND_MS, Timestamp};
+use dispatch_core::protocol::time::Timestamp;
 use dispatch_ledger::{AttemptRow, ChildRow, Disposition, Entry, LedgerError, TaskRow, Tx};
 use dispatch_node::door::DoorError;
 use dispatch_node::job::door::{ChildAnswer, ChildClaim, ChildRequest, ChildWanted, Made};
@@ -33,8 +32,6 @@ pub(crate) use ears::DoorEars;
 
 /// The verb under which replies are stored.
 const VERB: &str = "child";
-/// A heartbeat older than this speaks of a past (policy section 5).
-const DEAD_AFTER_MS: i64 = 90 * SECOND_MS;
 
 /// A request that was taken at the door of an attempt.
 #[derive(Debug)]
@@ -161,14 +158,14 @@ fn decide(
     if let Some(no) = it_is_stopped(&sending) {
         return Ok(Err(no));
     }
-    if let Some(no) = its_tree_is_held(tx, &sending)?.or_else(|| another_run(&sending, &request.wanted)) {
+    if let Some(no) = its_tree_is_held(tx, &sending)? {
         return Ok(Err(no));
     }
     let task = match task_of(home, &request.wanted, tx.now()) {
         Ok(task) => task,
         Err(no) => return Ok(Err(no)),
     };
-    if let Some(no) = is_full(tx, &task)? {
+    if let Some(no) = is_full(tx, home, &task)? {
         return Ok(Err(no));
     }
     let share = Share { fanout: request.wanted.fanout.map(i64::from), budget_usd: request.wanted.budget_usd };
@@ -261,27 +258,12 @@ fn its_tree_is_held(tx: &Tx<'_>, sending: &TaskRow) -> Result<Option<Refused>, L
     }))
 }
 
-/// A run of another name would be a budget that nobody has touched yet.
-fn another_run(sending: &TaskRow, wanted: &ChildWanted) -> Option<Refused> {
-    let asked = wanted.run.as_ref().map(RunName::as_str);
-    let is_another = asked.is_some() && asked != sending.run.as_deref();
-    is_another.then(|| {
-        let whose = match &sending.run {
-            Some(run) => format!("the run `{run}`"),
-            None => "its sender's run of the day".to_owned(),
-        };
-        Refused::new(
-            "lineage_exceeded",
-            format!("the sending task belongs to {whose}, and so does what it sends"),
-            "send it without --run",
-        )
-    })
-}
-
 /// A peer that said lately that it is full is sent nothing from within a task.
-fn is_full(tx: &Tx<'_>, task: &Task) -> Result<Option<Refused>, LedgerError> {
+fn is_full(tx: &Tx<'_>, home: &Home, task: &Task) -> Result<Option<Refused>, LedgerError> {
     let Some(peer) = tx.peer(&task.to)? else { return Ok(None) };
-    if tx.now().since_ms(peer.advanced_at).saturating_abs() >= DEAD_AFTER_MS {
+    // What a dead one last said speaks of a past (policy section 5).
+    let dead_after_ms = i64::try_from(home.config.watch.dead_after.as_millis()).unwrap_or(i64::MAX);
+    if tx.now().since_ms(peer.advanced_at).saturating_abs() >= dead_after_ms {
         return Ok(None);
     }
     let beat = Heartbeat::from_stored(&peer.payload).ok().filter(|beat| beat.backpressure.on);
@@ -326,7 +308,7 @@ fn task_of(home: &Home, wanted: &ChildWanted, now: Timestamp) -> Result<Task, Re
     task.allow_sdk = wanted.allow_sdk;
     task.max_attempts = wanted.max_attempts.unwrap_or(task.max_attempts);
     task.labels.clone_from(&wanted.labels);
-    children::fits(&task, &[]).map(|()| task)
+    Ok(task)
 }
 
 /// What its agent is told of a child.

@@ -1,12 +1,12 @@
 //! Tasks that this node sends for tasks it runs: made in the transaction that promises them, ended in the one that knows
 //! what came of them. In between, `courier` brings them to the share (policy sections 1 and 4; protocol section 3).
 
-use dispatch_core::policy::lineage::{GrantError, Lineage, Share, grant};
+use dispatch_core::policy::lineage::{Excess, GrantError, Lineage, Share, asks_for_more, grant};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::settlement;
 use dispatch_core::policy::window::{Payer, RunName, WindowKeys};
 use dispatch_core::protocol::limits::PAYLOAD_BYTES_MAX;
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
-use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::payload::Payload as _;
 use dispatch_core::protocol::result::{Status, TaskResult};
 use dispatch_core::protocol::task::{self, Task};
@@ -21,7 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::home::Home;
-use crate::kin;
+use crate::{forward, kin, running};
 
 /// What an agent asks for: a task as it would be sent, without what only this node may say of it.
 #[derive(Clone, Debug)]
@@ -77,6 +77,9 @@ pub(crate) fn make(
         return Ok(Err(Refused::new("no_randomness", "no id can be drawn", "try again")));
     };
     let body = Task { id: child, run: parent.run, ..wanted.task };
+    if let Err(no) = fits(&body, &[]) {
+        return Ok(Err(no));
+    }
     let made = Making { kind: ChildKind::Sent, epoch: attempt.epoch, lineage: given, via: Vec::new() };
     let reservation = match set_aside(tx, home, &attempt.key, child, &given)? {
         Ok(reservation) => reservation,
@@ -129,17 +132,28 @@ fn not_this_one(home: &Home, parent: &Task, wanted: &Task) -> Option<Refused> {
             "send it to another node",
         ));
     }
-    let more = [
-        (wanted.require_dangerous && !parent.require_dangerous, "--dangerous"),
-        (wanted.allow_sdk && !parent.allow_sdk, "--allow-sdk"),
-    ];
-    more.iter().find(|(asks, _)| *asks).map(|(_, option)| {
-        Refused::new(
-            "lineage_exceeded",
-            format!("the sending task was not allowed {option}, so nothing it sends is"),
-            format!("send it without {option}; who sent the first task can allow it"),
-        )
-    })
+    let option = match asks_for_more(parent, wanted)? {
+        Excess::Run => return Some(another_run(parent)),
+        Excess::Dangerous => "--dangerous",
+        Excess::Sdk => "--allow-sdk",
+    };
+    Some(Refused::new(
+        "lineage_exceeded",
+        format!("the sending task was not allowed {option}, so nothing it sends is"),
+        format!("send it without {option}; who sent the first task can allow it"),
+    ))
+}
+
+fn another_run(parent: &Task) -> Refused {
+    let whose = match &parent.run {
+        Some(run) => format!("the run `{run}`"),
+        None => "its sender's run of the day".to_owned(),
+    };
+    Refused::new(
+        "lineage_exceeded",
+        format!("the sending task belongs to {whose}, and so does what it sends"),
+        "send it without --run",
+    )
 }
 
 fn not_granted(home: &Home, error: &GrantError, granted: i64) -> Refused {
@@ -310,59 +324,41 @@ impl ChildNews {
     }
 }
 
-/// Notes what came of a child that an agent sent: what it cost is charged to its tree.
-pub(crate) fn note(tx: &mut Tx<'_>, row: &ChildRow, news: &ChildNews) -> Result<(), LedgerError> {
-    match news {
-        ChildNews::Kept { id, task_sha256 } => tx.mark_child_kept(*id, *task_sha256).map(drop),
-        ChildNews::Answered { id, result, payload, log: _ } => {
-            if tx.end_child(*id, Some(result.status), Some(payload))? {
-                pay(tx, row, Some(result))?;
-                audit_end(tx, row, Some(result))?;
-            }
-            Ok(())
+/// Notes what came of a child: what it cost is charged to its tree, by itself where an agent sent it, as its attempt's where
+/// it was forwarded.
+pub(crate) fn note(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &ChildRow,
+    news: &ChildNews,
+) -> Result<(), LedgerError> {
+    let attempt = tx.attempt(row.epoch)?.ok_or(LedgerError::UnknownAttempt { epoch: row.epoch })?;
+    let (status, answer) = match news {
+        ChildNews::Kept { id, task_sha256 } => {
+            let first = tx.mark_child_kept(*id, *task_sha256)?;
+            return match row.kind {
+                ChildKind::Forwarded if first => forward::kept(tx, &attempt),
+                ChildKind::Forwarded | ChildKind::Sent => Ok(()),
+            };
         }
-        ChildNews::Unanswered { id } => {
-            if tx.end_child(*id, None, None)? {
-                pay(tx, row, None)?;
-                audit_end(tx, row, None)?;
-            }
-            Ok(())
-        }
-        ChildNews::NotSent { id } => {
-            if tx.end_child(*id, Some(Status::Cancelled), None)? {
-                if let Some(reservation) = row.reservation {
-                    let (Closing::Now | Closing::Before) = tx.release(reservation)?;
-                }
-                audit_end(tx, row, None)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// What a child is charged for: nothing only where it certainly never ran. An answer names what the child itself cost; where
-/// it could send tasks, what it passed on to them may still be spent, so all that was set aside counts.
-pub(crate) fn charge(result: Option<&TaskResult>, reserved: Usd, fanout: u32) -> Option<(Usd, CostBasis)> {
-    let whole = Some((reserved, CostBasis::Reserved));
-    let Some(result) = result else { return whole };
-    let never_ran = match result.status {
-        Status::Rejected | Status::Denied | Status::Expired => true,
-        Status::Cancelled => result.attempt == 0,
-        Status::Ok
-        | Status::Verified
-        | Status::Refuted
-        | Status::Error
-        | Status::Timeout
-        | Status::Silent
-        | Status::OverBudget
-        | Status::Killed
-        | Status::Unknown => false,
+        ChildNews::Answered { result, payload, .. } => (Some(result.status), Some((&**result, payload))),
+        ChildNews::Unanswered { .. } => (None, None),
+        ChildNews::NotSent { .. } => (Some(Status::Cancelled), None),
     };
-    match result.cost.usd {
-        None if never_ran => None,
-        None => whole,
-        Some(usd) if fanout > 0 && usd < reserved => whole,
-        Some(usd) => Some((usd, result.cost.basis)),
+    if !tx.end_child(row.id, status, answer.map(|(_, payload)| payload.as_slice()))? {
+        return Ok(());
+    }
+    audit_end(tx, row, &attempt, answer.map(|(result, _)| result))?;
+    match (row.kind, news) {
+        (_, ChildNews::Kept { .. }) => Ok(()),
+        (ChildKind::Sent, ChildNews::Answered { result, .. }) => pay(tx, row, Some(result)),
+        (ChildKind::Sent, ChildNews::Unanswered { .. }) => pay(tx, row, None),
+        (ChildKind::Sent, ChildNews::NotSent { .. }) => running::release(tx, row.reservation),
+        (ChildKind::Forwarded, ChildNews::Answered { result, log, .. }) => {
+            forward::answered(tx, home, row, &attempt, result, *log)
+        }
+        (ChildKind::Forwarded, ChildNews::Unanswered { .. }) => forward::unanswered(tx, home, row, &attempt),
+        (ChildKind::Forwarded, ChildNews::NotSent { .. }) => forward::not_sent(tx, home, &attempt),
     }
 }
 
@@ -370,7 +366,7 @@ pub(crate) fn charge(result: Option<&TaskResult>, reserved: Usd, fanout: u32) ->
 fn pay(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(), LedgerError> {
     let Some(id) = row.reservation else { return Ok(()) };
     let Some(reservation) = tx.reservation(id)? else { return Err(LedgerError::UnknownReservation { id }) };
-    let closing = match charge(result, reservation.amount, row.fanout) {
+    let closing = match settlement::child_actual(result, reservation.amount, row.fanout) {
         Some((usd, basis)) => tx.settle(id, usd, basis)?,
         None => tx.release(id)?,
     };
@@ -384,10 +380,12 @@ fn pay(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(
     Ok(())
 }
 
-fn audit_end(tx: &mut Tx<'_>, row: &ChildRow, result: Option<&TaskResult>) -> Result<(), LedgerError> {
-    let Some(attempt) = tx.attempt(row.epoch)? else {
-        return Err(LedgerError::UnknownAttempt { epoch: row.epoch });
-    };
+fn audit_end(
+    tx: &mut Tx<'_>,
+    row: &ChildRow,
+    attempt: &AttemptRow,
+    result: Option<&TaskResult>,
+) -> Result<(), LedgerError> {
     let data = json!({
         "child": row.id.to_string(), "to": row.receiver.as_str(),
         "status": result.map(|result| result.status.as_str()),

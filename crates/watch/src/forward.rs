@@ -9,22 +9,23 @@ use dispatch_core::planner::attempt;
 use dispatch_core::policy::admission::{Billing, Refusal, RefusalCode};
 use dispatch_core::policy::lineage::{self, Left, Lineage, LineageError};
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::settlement;
 use dispatch_core::protocol::limits::LIFETIME_MS_MAX;
 use dispatch_core::protocol::names::{Name, NodeName};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::reason::ReasonCode;
-use dispatch_core::protocol::result::{Reason, Status, TaskResult};
+use dispatch_core::protocol::result::{AgentInfo, Reason, Status, TaskResult};
 use dispatch_core::protocol::task::{Callback, Task};
 use dispatch_core::protocol::time::MINUTE_MS;
 use dispatch_ledger::{
     AttemptEnd, AttemptRow, ChildKind, ChildRow, Entry, LedgerError, NewLease, TaskKey, TaskRow, Tx,
 };
 use dispatch_node::ids;
-use dispatch_node::job::{self, AgentKind, AgentSeen, Outcome, OutcomeStatus, Usage};
+use dispatch_node::job::{self, AgentSeen, Outcome, OutcomeStatus, Usage};
 use serde_json::json;
 
 use crate::attempts::{Came, Ended};
-use crate::children::{self, ChildNews, LogKept, Making};
+use crate::children::{self, LogKept, Making};
 use crate::ending::{End, finish, finish_as_it_ran};
 use crate::home::Home;
 use crate::running::{self, Closed};
@@ -59,7 +60,7 @@ pub(crate) fn lease(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), L
     let left = Left {
         fanout: kin::left_of(tx, home, task.id, &lineage)?.fanout,
         // What is set aside for this attempt is all there is for it, and nothing at all for what is not paid by use here.
-        budget_usd: Some(amount(tx, &row)?),
+        budget_usd: Some(running::reserved(tx, row.reservation)?.unwrap_or(Usd::ZERO)),
     };
     let depth_max = i64::from(home.config.lineage.depth_max);
     let Ok(lineage) = lineage::forward(task.id, &lineage, &left, depth_max) else {
@@ -105,59 +106,18 @@ fn give_up(tx: &mut Tx<'_>, home: &Home, row: &TaskRow, why: Reason) -> Result<(
     finish(tx, home, &row.key, &End::plain(Status::Rejected, Some(why)))
 }
 
-fn amount(tx: &Tx<'_>, row: &TaskRow) -> Result<Usd, LedgerError> {
-    let reservation = row.reservation.map(|id| tx.reservation(id)).transpose()?.flatten();
-    Ok(reservation.map_or(Usd::ZERO, |reservation| reservation.amount))
-}
-
-/// Notes what came of a forwarded task.
-pub(crate) fn note(
-    tx: &mut Tx<'_>,
-    home: &Home,
-    row: &ChildRow,
-    news: &ChildNews,
-) -> Result<(), LedgerError> {
-    let attempt = tx.attempt(row.epoch)?.ok_or(LedgerError::UnknownAttempt { epoch: row.epoch })?;
-    match news {
-        ChildNews::Kept { id, task_sha256 } => {
-            let now = tx.now();
-            if tx.mark_child_kept(*id, *task_sha256)? && is_open(&attempt) {
-                // From here on it may run.
-                tx.mark_started(attempt.epoch, now)?;
-            }
-            Ok(())
-        }
-        ChildNews::Answered { id, result, payload, log } => {
-            if tx.end_child(*id, Some(result.status), Some(payload))? {
-                audit_end(tx, row, &attempt, Some(result))?;
-                answered(tx, home, row, &attempt, result, *log)?;
-            }
-            Ok(())
-        }
-        ChildNews::Unanswered { id } => {
-            if tx.end_child(*id, None, None)? {
-                audit_end(tx, row, &attempt, None)?;
-                unanswered(tx, home, row, &attempt)?;
-            }
-            Ok(())
-        }
-        ChildNews::NotSent { id } => {
-            if tx.end_child(*id, Some(Status::Cancelled), None)? {
-                audit_end(tx, row, &attempt, None)?;
-                not_sent(tx, home, &attempt)?;
-            }
-            Ok(())
-        }
-    }
+/// A forwarded child is sealed: from here on it may run.
+pub(crate) fn kept(tx: &mut Tx<'_>, attempt: &AttemptRow) -> Result<(), LedgerError> {
+    let now = tx.now();
+    if is_open(attempt) { tx.mark_started(attempt.epoch, now) } else { Ok(()) }
 }
 
 /// It was stopped before it left: as an executor that found the stop before it started anything.
-fn not_sent(tx: &mut Tx<'_>, home: &Home, attempt: &AttemptRow) -> Result<(), LedgerError> {
+pub(crate) fn not_sent(tx: &mut Tx<'_>, home: &Home, attempt: &AttemptRow) -> Result<(), LedgerError> {
     if !is_open(attempt) {
         return Ok(());
     }
-    let outcome =
-        Outcome { spawned: false, status: OutcomeStatus::NotStarted, ..nothing_seen(attempt.epoch) };
+    let outcome = Outcome::bare(attempt.epoch, OutcomeStatus::NotStarted);
     running::settle(tx, home, &Ended { row: attempt.clone(), came: Came::Outcome(Box::new(outcome)) })
 }
 
@@ -165,22 +125,8 @@ fn is_open(attempt: &AttemptRow) -> bool {
     attempt.ended_at.is_none()
 }
 
-fn audit_end(
-    tx: &mut Tx<'_>,
-    row: &ChildRow,
-    attempt: &AttemptRow,
-    result: Option<&TaskResult>,
-) -> Result<(), LedgerError> {
-    let data = json!({
-        "child": row.id.to_string(), "to": row.receiver.as_str(),
-        "status": result.map(|result| result.status.as_str()),
-        "usd": result.and_then(|result| result.cost.usd).map(|usd| usd.to_string()),
-    });
-    tx.audit(&Entry::of("child_ended").task(&attempt.key).epoch(attempt.epoch).data(data)).map(drop)
-}
-
 /// The answer of the node that ran it is this attempt's outcome.
-fn answered(
+pub(crate) fn answered(
     tx: &mut Tx<'_>,
     home: &Home,
     row: &ChildRow,
@@ -199,8 +145,8 @@ fn answered(
         let data = json!({"usd": usd.to_string(), "reserved_usd": "0"});
         tx.audit(&Entry::of("cost_above_reservation").task(&attempt.key).epoch(attempt.epoch).data(data))?;
     }
-    let reserved = running::reserved(tx, attempt)?.unwrap_or(Usd::ZERO);
-    let charged = if metered { children::charge(Some(result), reserved, row.fanout) } else { None };
+    let reserved = running::reserved(tx, attempt.reservation)?.unwrap_or(Usd::ZERO);
+    let charged = if metered { settlement::child_actual(Some(result), reserved, row.fanout) } else { None };
     let end = AttemptEnd {
         started_at: Some(attempt.started_at.unwrap_or(tx.now())),
         ended_at: result.ended_at.unwrap_or(tx.now()),
@@ -214,11 +160,16 @@ fn answered(
 }
 
 /// Nobody knows what became of it: all that was set aside counts as spent.
-fn unanswered(tx: &mut Tx<'_>, home: &Home, row: &ChildRow, attempt: &AttemptRow) -> Result<(), LedgerError> {
+pub(crate) fn unanswered(
+    tx: &mut Tx<'_>,
+    home: &Home,
+    row: &ChildRow,
+    attempt: &AttemptRow,
+) -> Result<(), LedgerError> {
     let Some(task) = tx.task(&attempt.key)? else {
         return Err(LedgerError::UnknownTask { key: attempt.key.clone() });
     };
-    let reserved = running::reserved(tx, attempt)?.filter(|_| task.billing == Billing::Metered);
+    let reserved = running::reserved(tx, attempt.reservation)?.filter(|_| task.billing == Billing::Metered);
     let outcome = Outcome {
         reason: Some(job::Reason {
             code: "unanswered".to_owned(),
@@ -228,7 +179,8 @@ fn unanswered(tx: &mut Tx<'_>, home: &Home, row: &ChildRow, attempt: &AttemptRow
             ),
             help: format!("look on `{}` what became of {} before sending it again", row.receiver, row.id),
         }),
-        ..nothing_seen(attempt.epoch)
+        spawned: true,
+        ..Outcome::bare(attempt.epoch, OutcomeStatus::Error)
     };
     let end = AttemptEnd {
         started_at: Some(attempt.started_at.unwrap_or(attempt.leased_at)),
@@ -242,39 +194,11 @@ fn unanswered(tx: &mut Tx<'_>, home: &Home, row: &ChildRow, attempt: &AttemptRow
     running::close(tx, home, attempt, &task, &Closed { ending, end, outcome: Some(&outcome) })
 }
 
-fn nothing_seen(epoch: u64) -> Outcome {
-    Outcome {
-        epoch,
-        spawned: true,
-        status: OutcomeStatus::Error,
-        reason: None,
-        exit_code: None,
-        signal: None,
-        started_at: None,
-        ended_at: None,
-        elapsed_ms: None,
-        final_text: None,
-        output_tail: None,
-        output_bytes: 0,
-        log_bytes: 0,
-        log_sha256: None,
-        truncated: false,
-        cost: None,
-        metered: None,
-        usage: None,
-        agent: None,
-        resets_at: None,
-        permission_denials: Vec::new(),
-        containment: None,
-    }
-}
-
 /// What the other node said of the run, in the place of an executor's word.
 fn outcome_of(attempt: &AttemptRow, result: &TaskResult, log: LogKept) -> Outcome {
     let has_log = log == LogKept::Yes;
     Outcome {
         spawned: result.started_at.is_some(),
-        status: status_of(result.status),
         reason: result.reason.as_ref().map(|reason| job::Reason {
             code: reason.code.clone(),
             text: reason.text.clone(),
@@ -299,15 +223,14 @@ fn outcome_of(attempt: &AttemptRow, result: &TaskResult, log: LogKept) -> Outcom
         }),
         agent: result.agent.as_ref().and_then(agent_of),
         permission_denials: result.permission_denials.clone(),
-        ..nothing_seen(attempt.epoch)
+        ..Outcome::bare(attempt.epoch, status_of(result.status))
     }
 }
 
-fn agent_of(agent: &dispatch_core::protocol::result::AgentInfo) -> Option<AgentSeen> {
-    let kinds = [AgentKind::Claude, AgentKind::Codex, AgentKind::Gemini, AgentKind::Command];
+fn agent_of(agent: &AgentInfo) -> Option<AgentSeen> {
     Some(AgentSeen {
         profile: Name::new(agent.profile.as_str()).ok()?,
-        kind: kinds.into_iter().find(|kind| kind.as_str() == agent.kind)?,
+        kind: recipes::kind_of(&agent.kind)?,
         version: agent.version.clone(),
         session_id: agent.session_id.clone(),
     })

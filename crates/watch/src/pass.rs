@@ -8,7 +8,7 @@ use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::protocol::heartbeat::NodeState;
 use dispatch_core::protocol::names::{NodeName, TaskId};
 use dispatch_core::protocol::time::{MINUTE_MS, SECOND_MS, Timestamp};
-use dispatch_ledger::{ChildKind, Disposition, Entry, Gap, LedgerError, Reader, TaskKey, Tx};
+use dispatch_ledger::{Disposition, Entry, Gap, LedgerError, Reader, TaskKey, Tx};
 use dispatch_node::door::Claimed;
 use dispatch_spool::layout::File;
 use serde_json::json;
@@ -21,7 +21,6 @@ use crate::chores::{self, News};
 use crate::deciding::{self, JudgedWord};
 use crate::door;
 use crate::filing::{Alarm, Refuse};
-use crate::forward;
 use crate::guards;
 use crate::home::Home;
 use crate::near;
@@ -199,11 +198,7 @@ impl Rules<'_> {
         let mut failed = Vec::new();
         for told in news {
             let Some(row) = tx.child(told.id())? else { continue };
-            let noted = tx.contained(|tx| match row.kind {
-                ChildKind::Forwarded => forward::note(tx, self.home, &row, told),
-                ChildKind::Sent => children::note(tx, &row, told),
-            });
-            match noted {
+            match tx.contained(|tx| children::note(tx, self.home, &row, told)) {
                 Err(error) if error.disposition() == Disposition::Quarantine => {
                     let why = dispatch_node::report::one_line(&error);
                     tracing::error!(child = %row.id, error = %why, "what came of a child could not be noted; it is left alone for a while");

@@ -28,7 +28,7 @@ pub(crate) const fn kind_word(kind: AgentKind) -> &'static str {
 /// What recipes and terms say in the place of an agent's kind where another node runs the task.
 const FORWARDED: &str = "forwarded";
 
-fn kind_of(word: &str) -> Option<AgentKind> {
+pub(crate) fn kind_of(word: &str) -> Option<AgentKind> {
     [AgentKind::Claude, AgentKind::Codex, AgentKind::Gemini, AgentKind::Command]
         .into_iter()
         .find(|kind| kind_word(*kind) == word)

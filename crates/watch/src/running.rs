@@ -12,6 +12,7 @@ use dispatch_core::planner::queue::{Candidate, choose};
 use dispatch_core::policy::admission::{Admission, Billing};
 use dispatch_core::policy::lifecycle::TaskState;
 use dispatch_core::policy::money::Usd;
+use dispatch_core::policy::settlement::{self, Known};
 use dispatch_core::protocol::names::{Digest, NodeName, TaskId};
 use dispatch_core::protocol::parts::CostBasis;
 use dispatch_core::protocol::result::Status;
@@ -154,25 +155,17 @@ fn cost_of(
     if task.billing != Billing::Metered || !outcome.spawned {
         return Ok((None, CostBasis::None));
     }
-    if let Some(cost) = outcome.cost {
-        let basis = match cost.basis {
-            job::CostBasis::Reported => CostBasis::Reported,
-            job::CostBasis::Derived => CostBasis::Derived,
-        };
-        return Ok((Some(cost.usd), basis));
-    }
-    // Only a client that came to its own good end says that nothing goes on elsewhere.
-    if outcome.status == OutcomeStatus::Ok
-        && let Some(cost) = machine_cost(tx, row, outcome)?
-    {
-        return Ok((Some(cost), CostBasis::Derived));
-    }
-    let (reserved, metered) = (reserved(tx, row)?, outcome.metered.as_ref().map(|metered| metered.usd));
-    // More than was set aside is known to be spent: booked as it is.
-    if metered > reserved {
-        return Ok((metered, CostBasis::Derived));
-    }
-    Ok((reserved, CostBasis::Reserved))
+    let told = outcome.cost.map(|cost| match cost.basis {
+        job::CostBasis::Reported => (cost.usd, CostBasis::Reported),
+        job::CostBasis::Derived => (cost.usd, CostBasis::Derived),
+    });
+    let ended_well = outcome.status == OutcomeStatus::Ok;
+    let known = Known {
+        told,
+        machine: if ended_well { machine_cost(tx, row, outcome)? } else { None },
+        metered: outcome.metered.as_ref().map(|metered| metered.usd),
+    };
+    Ok(settlement::actual(reserved(tx, row.reservation)?, &known))
 }
 
 /// What the machine of a backend cost, where nothing else of the task is paid by use.
@@ -184,9 +177,9 @@ fn machine_cost(tx: &Tx<'_>, row: &AttemptRow, outcome: &Outcome) -> Result<Opti
         .and_then(|(recipe, elapsed_ms)| routing::machine_cost(&recipe, elapsed_ms)))
 }
 
-/// What is set aside for an attempt.
-pub(crate) fn reserved(tx: &Tx<'_>, row: &AttemptRow) -> Result<Option<Usd>, LedgerError> {
-    match row.reservation {
+/// What a reservation sets aside, where there is one.
+pub(crate) fn reserved(tx: &Tx<'_>, reservation: Option<Uuid>) -> Result<Option<Usd>, LedgerError> {
+    match reservation {
         Some(id) => Ok(tx.reservation(id)?.map(|reservation| reservation.amount)),
         None => Ok(None),
     }
@@ -203,7 +196,7 @@ pub(crate) fn close(
     let mut end = closed.end.clone();
     if closed.outcome.is_none() && task.billing == Billing::Metered {
         // Killed or silent agents are never booked at zero.
-        end.cost = reserved(tx, row)?;
+        end.cost = reserved(tx, row.reservation)?;
         end.basis = Some(CostBasis::Reserved);
     }
     match tx.end_attempt(row.epoch, &end)? {

@@ -178,6 +178,32 @@ pub fn grant(
     Ok(Lineage { root: parent.root, parent: Some(id), depth, fanout_left: fanout, budget_usd })
 }
 
+/// What a child asks for and the task that sends it was not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Another run.
+    Run,
+    /// The unrestricted mode.
+    Dangerous,
+    /// A hosted API.
+    Sdk,
+}
+
+/// The first thing that a child asks for beyond what the task that sends it was allowed: a right, or another run, which
+/// would be a budget that nobody has touched yet. `None` where it asks for no more.
+#[must_use]
+pub fn asks_for_more(parent: &Task, child: &Task) -> Option<Excess> {
+    if child.run.is_some() && child.run != parent.run {
+        Some(Excess::Run)
+    } else if child.require_dangerous && !parent.require_dangerous {
+        Some(Excess::Dangerous)
+    } else if child.allow_sdk && !parent.allow_sdk {
+        Some(Excess::Sdk)
+    } else {
+        None
+    }
+}
+
 /// The lineage of a task that is forwarded: one step deeper, with all that is left of its fan-out but one, and the money
 /// that is set aside for it.
 ///
@@ -275,6 +301,25 @@ mod tests {
         assert_eq!(grant(&Left { fanout: 0, ..left }, &Share::default()), Err(GrantError::NoFanout));
         let last = grant(&Left { fanout: 1, budget_usd: None }, &Share::default()).unwrap();
         assert_eq!((last.fanout_left, last.budget_usd), (0, None));
+    }
+
+    #[test]
+    fn a_child_asks_for_no_right_and_no_run_that_its_parent_had_not() {
+        use crate::protocol::names::{Lane, NodeName};
+        use crate::protocol::time::Timestamp;
+        let node = |name| NodeName::new(name).unwrap();
+        let lane = Lane::new(node("a"), node("b"));
+        let now = Timestamp::from_unix_ms(0);
+        let plain =
+            Task::new(uuid::Uuid::nil(), &lane, id(ROOT), now, (uuid::Uuid::nil(), 1), "x".to_owned());
+        let dangerous = Task { require_dangerous: true, ..plain.clone() };
+        let hosted = Task { allow_sdk: true, ..plain.clone() };
+        let batch = Task { run: Some("nightly".to_owned()), ..plain.clone() };
+        for (asks, member) in [(&dangerous, Excess::Dangerous), (&hosted, Excess::Sdk), (&batch, Excess::Run)]
+        {
+            assert_eq!(asks_for_more(&plain, asks), Some(member));
+            assert_eq!((asks_for_more(asks, asks), asks_for_more(asks, &plain)), (None, None));
+        }
     }
 
     #[test]

@@ -3,63 +3,62 @@
 use crate::policy::dec::{Dec, ONE, Wide};
 use crate::policy::money::Usd;
 use crate::protocol::parts::CostBasis;
+use crate::protocol::result::{Status, TaskResult};
 
-/// What is known of an attempt's true cost.
+/// What is known of an attempt's true cost, each figure where there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Metered {
-    /// The agent's own final figure.
-    pub reported: Option<Usd>,
-    /// What its streamed usage comes to.
-    pub derived: Option<Usd>,
+pub struct Known {
+    /// The agent's final figure, or the sum of its usage once that is complete.
+    pub told: Option<(Usd, CostBasis)>,
+    /// What the machine took, where nothing else is paid by use and its client came to a good end: only that says that
+    /// nothing goes on elsewhere.
+    pub machine: Option<Usd>,
+    /// What the meter had come to when the attempt ended before its agent had summed up.
+    pub metered: Option<Usd>,
 }
 
-/// What becomes of a reservation when its attempt ends.
+/// What a metered attempt is charged: what was told, else what its machine took, else the whole reservation. A killed or
+/// silent agent is never booked at zero; what is known to be spent beyond the reservation is booked as it is.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closing {
-    /// The attempt cost nothing to anybody and had no reservation.
-    NothingReserved,
-    /// No agent was ever spawned: everything is given back.
-    Release {
-        /// The reservation.
-        reserved: Usd,
-    },
-    /// The reservation goes, and this much is spent.
-    Settle {
-        /// The reservation.
-        reserved: Usd,
-        /// What is booked, also above the reservation.
-        actual: Usd,
-        /// Where the figure comes from.
-        basis: CostBasis,
-        /// More was spent than was reserved: booked as it is, and alarmed.
-        exceeds_reservation: bool,
-    },
-}
-
-/// Whether the agent of an attempt was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spawned {
-    /// It was, or it cannot be known that it was not.
-    Yes,
-    /// It certainly was not.
-    No,
-}
-
-/// Closes an attempt's reservation: `reported`, else `derived`, else the whole reservation. A killed or silent agent is
-/// never booked at zero, and a figure below nothing is no figure.
-pub fn close(reserved: Option<Usd>, spawned: Spawned, metered: Metered) -> Closing {
-    let Some(reserved) = reserved else { return Closing::NothingReserved };
-    if spawned == Spawned::No {
-        return Closing::Release { reserved };
+pub fn actual(reserved: Option<Usd>, known: &Known) -> (Option<Usd>, CostBasis) {
+    if let Some((usd, basis)) = known.told {
+        return (Some(usd), basis);
     }
-    let usable = |figure: Option<Usd>| figure.filter(|usd| !usd.is_negative());
-    let (actual, basis) = match (usable(metered.reported), usable(metered.derived)) {
-        (Some(reported), _) => (reported, CostBasis::Reported),
-        (None, Some(derived)) => (derived, CostBasis::Derived),
-        (None, None) => (reserved, CostBasis::Reserved),
+    if known.machine.is_some() {
+        return (known.machine, CostBasis::Derived);
+    }
+    if known.metered > reserved {
+        return (known.metered, CostBasis::Derived);
+    }
+    (reserved, CostBasis::Reserved)
+}
+
+/// What a child that another node ran is charged here, `None` for nothing: only where it certainly never ran. An answer
+/// names what the child itself cost; where it could send tasks, what it passed on to them may still be spent, so all that
+/// was set aside counts. So it does without an answer.
+#[must_use]
+pub fn child_actual(answer: Option<&TaskResult>, reserved: Usd, fanout: u32) -> Option<(Usd, CostBasis)> {
+    let whole = Some((reserved, CostBasis::Reserved));
+    let Some(answer) = answer else { return whole };
+    let never_ran = match answer.status {
+        Status::Rejected | Status::Denied | Status::Expired => true,
+        Status::Cancelled => answer.attempt == 0,
+        Status::Ok
+        | Status::Verified
+        | Status::Refuted
+        | Status::Error
+        | Status::Timeout
+        | Status::Silent
+        | Status::OverBudget
+        | Status::Killed
+        | Status::Unknown => false,
     };
-    Closing::Settle { reserved, actual, basis, exceeds_reservation: actual > reserved }
+    match answer.cost.usd {
+        None if never_ran => None,
+        None => whole,
+        Some(usd) if fanout > 0 && usd < reserved => whole,
+        Some(usd) => Some((usd, answer.cost.basis)),
+    }
 }
 
 /// Where a running agent's metered spend stands against its ceiling.
@@ -101,38 +100,24 @@ mod tests {
 
     #[test]
     fn killed_or_silent_agents_are_never_booked_at_zero() {
-        let closing = close(Some(usd("2")), Spawned::Yes, Metered::default());
-        let (reserved, actual) = (usd("2"), usd("2"));
-        let basis = CostBasis::Reserved;
-        assert_eq!(closing, Closing::Settle { reserved, actual, basis, exceeds_reservation: false });
+        let reserved = Some(usd("2"));
+        assert_eq!(actual(reserved, &Known::default()), (reserved, CostBasis::Reserved));
+        let some = Known { metered: Some(usd("0.5")), ..Known::default() };
+        assert_eq!(actual(reserved, &some), (reserved, CostBasis::Reserved));
+        let more = Known { metered: Some(usd("2.000001")), ..Known::default() };
+        assert_eq!(actual(reserved, &more), (Some(usd("2.000001")), CostBasis::Derived));
     }
 
     #[test]
-    fn the_agents_own_figure_comes_before_the_metered_one() {
-        let metered = Metered { reported: Some(usd("0.5")), derived: Some(usd("0.7")) };
-        let reserved = usd("2");
-        let settle = |actual, basis, exceeds_reservation| Closing::Settle {
-            reserved,
-            actual,
-            basis,
-            exceeds_reservation,
+    fn what_was_told_comes_before_the_machine_and_that_before_the_reservation() {
+        let all = Known {
+            told: Some((usd("2.5"), CostBasis::Reported)),
+            machine: Some(usd("0.7")),
+            metered: Some(usd("3")),
         };
-        let close = |metered| close(Some(reserved), Spawned::Yes, metered);
-        assert_eq!(close(metered), settle(usd("0.5"), CostBasis::Reported, false));
-        let derived = Metered { reported: None, ..metered };
-        assert_eq!(close(derived), settle(usd("0.7"), CostBasis::Derived, false));
-        let above = Metered { reported: Some(usd("2.000001")), derived: None };
-        assert_eq!(close(above), settle(usd("2.000001"), CostBasis::Reported, true));
-        let below_nothing = Usd::ZERO.checked_sub(usd("1"));
-        let nonsense = Metered { reported: below_nothing, derived: None };
-        assert_eq!(close(nonsense), settle(usd("2"), CostBasis::Reserved, false));
-    }
-
-    #[test]
-    fn what_never_ran_is_released_and_what_was_not_reserved_is_left() {
-        let released = close(Some(usd("2")), Spawned::No, Metered::default());
-        assert_eq!(released, Closing::Release { reserved: usd("2") });
-        assert_eq!(close(None, Spawned::Yes, Metered::default()), Closing::NothingReserved);
+        assert_eq!(actual(Some(usd("2")), &all), (Some(usd("2.5")), CostBasis::Reported));
+        let machine = Known { told: None, ..all };
+        assert_eq!(actual(Some(usd("2")), &machine), (Some(usd("0.7")), CostBasis::Derived));
     }
 
     #[test]

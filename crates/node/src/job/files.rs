@@ -415,3 +415,34 @@ pub struct Outcome {
     #[serde(with = "text::nullable")]
     pub containment: Option<Containment>,
 }
+
+impl Outcome {
+    /// An outcome of which no more is known than this: nothing was spawned, nothing seen, nothing paid.
+    #[must_use]
+    pub const fn bare(epoch: u64, status: OutcomeStatus) -> Outcome {
+        Outcome {
+            epoch,
+            spawned: false,
+            status,
+            reason: None,
+            exit_code: None,
+            signal: None,
+            started_at: None,
+            ended_at: None,
+            elapsed_ms: None,
+            final_text: None,
+            output_tail: None,
+            output_bytes: 0,
+            log_bytes: 0,
+            log_sha256: None,
+            truncated: false,
+            cost: None,
+            metered: None,
+            usage: None,
+            agent: None,
+            resets_at: None,
+            permission_denials: Vec::new(),
+            containment: None,
+        }
+    }
+}

@@ -13,7 +13,7 @@ use dispatch_ledger::ChildRow;
 use super::{Bench, bench_with, key, now};
 use crate::children::{ChildNews, LogKept};
 use crate::running::Turn;
-use crate::{deciding, forward, running};
+use crate::{children, deciding, running};
 
 const FAR: &str =
     "[peer.farbox]\nkeys = [\"devbox.key\"]\n[backend.far]\nkind = \"lan_worker\"\nnode = \"farbox\"\n";
@@ -46,7 +46,7 @@ fn next_child(bench: &mut Bench) -> ChildRow {
 
 fn told(bench: &mut Bench, child: &ChildRow, news: &ChildNews) {
     let child = bench.ledger.child(child.id).unwrap().unwrap();
-    bench.write(now(), |tx, home| forward::note(tx, home, &child, news));
+    bench.write(now(), |tx, home| children::note(tx, home, &child, news));
 }
 
 fn task_of(bench: &Bench, child: &ChildRow) -> Task {
