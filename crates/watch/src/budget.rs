@@ -17,7 +17,7 @@ use dispatch_node::config::{Peer, Profile};
 
 use crate::guards;
 use crate::home::Home;
-use crate::kin;
+use crate::lineage;
 use crate::recipes;
 use crate::routing::{self, Route, Routed};
 
@@ -92,7 +92,7 @@ pub(crate) fn look(
     peer: &Peer,
 ) -> Result<Admission, LedgerError> {
     let lineage = Lineage::of_task(task);
-    let parent = kin::parent_of(tx, home, &lineage)?;
+    let parent = lineage::parent_of(tx, home, &lineage)?;
     let via = task.lineage.as_ref().map_or(&[][..], |lineage| &lineage.via);
     let routed = routing::route(&home.config, task);
     let route = routed.as_ref().and_then(Routed::route);
@@ -104,7 +104,7 @@ pub(crate) fn look(
         parent: parent.as_ref(),
         depth_max: depth_max(home, route.as_ref()),
         comes_back: via.contains(&home.node),
-        branch_left: kin::branch_left(tx, home, task.id, &lineage)?,
+        branch_left: lineage::branch_left(tx, home, task.id, &lineage)?,
         require_ack: task.require_ack,
         require_dangerous: task.require_dangerous,
         dangerous_allowed: peer.allow_dangerous && profile.has_unrestricted_mode(),
@@ -173,8 +173,8 @@ pub(crate) fn look_again(tx: &Tx<'_>, home: &Home, row: &TaskRow) -> Result<Admi
     }
     // The bounds for this branch of the tree hold for every attempt, not for the first look alone. They only make the
     // answer stricter, so they are read when there is something to lose.
-    let Some(task) = kin::task_of(tx, home, row)? else { return Ok(answer) };
-    Ok(match kin::branch_left(tx, home, row.key.id, &Lineage::of_task(&task))? {
+    let Some(task) = lineage::task_of(tx, home, row)? else { return Ok(answer) };
+    Ok(match lineage::branch_left(tx, home, row.key.id, &Lineage::of_task(&task))? {
         Some(left) => admit(&Proposal { branch_left: Some(left), ..proposal }, &view, Look::Budget),
         None => answer,
     })

@@ -21,7 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::home::Home;
-use crate::{forward, kin, running};
+use crate::{forward, lineage, running};
 
 /// What an agent asks for: a task as it would be sent, without what only this node may say of it.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub(crate) fn make(
     let Some(row) = tx.task(&attempt.key)? else {
         return Err(LedgerError::UnknownTask { key: attempt.key.clone() });
     };
-    let Some(parent) = kin::task_of(tx, home, &row)? else {
+    let Some(parent) = lineage::task_of(tx, home, &row)? else {
         return Ok(Err(Refused::new(
             "unknown_task",
             "the sending task cannot be read back",
@@ -67,7 +67,7 @@ pub(crate) fn make(
         return Ok(Err(no));
     }
     let (id, lineage) = (parent.id, Lineage::of_task(&parent));
-    let left = kin::left_of(tx, home, id, &lineage)?;
+    let left = lineage::left_of(tx, home, id, &lineage)?;
     let depth_max = i64::from(home.config.lineage.depth_max);
     let given = match grant(id, &lineage, &left, &wanted.share, depth_max) {
         Ok(given) => given,

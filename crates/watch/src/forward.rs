@@ -7,7 +7,7 @@
 use dispatch_core::explain;
 use dispatch_core::planner::attempt;
 use dispatch_core::policy::admission::{Billing, Refusal, RefusalCode};
-use dispatch_core::policy::lineage::{self, Left, Lineage, LineageError};
+use dispatch_core::policy::lineage::{Left, Lineage, LineageError, forward};
 use dispatch_core::policy::money::Usd;
 use dispatch_core::policy::settlement;
 use dispatch_core::protocol::limits::LIFETIME_MS_MAX;
@@ -29,7 +29,7 @@ use crate::children::{self, LogKept, Making};
 use crate::ending::{End, finish, finish_as_it_ran};
 use crate::home::Home;
 use crate::running::{self, Closed};
-use crate::{kin, recipes};
+use crate::{lineage, recipes};
 
 /// A later attempt of a task whose own time is over is still taken for so long.
 const LEAST_LIFE_MS: i64 = 10 * MINUTE_MS;
@@ -49,21 +49,21 @@ pub(crate) fn is_due(tx: &Tx<'_>, key: &TaskKey) -> Result<bool, LedgerError> {
 pub(crate) fn lease(tx: &mut Tx<'_>, home: &Home, key: &TaskKey) -> Result<(), LedgerError> {
     let unknown = || LedgerError::UnknownTask { key: key.clone() };
     let row = tx.task(key)?.ok_or_else(unknown)?;
-    let (Some(to), Some(task)) = (receiver_of(tx, key)?, kin::task_of(tx, home, &row)?) else {
+    let (Some(to), Some(task)) = (receiver_of(tx, key)?, lineage::task_of(tx, home, &row)?) else {
         return Err(unknown());
     };
     if !home.peers.contains_key(&to) {
         return give_up(tx, home, &row, explain::code_reason(ReasonCode::TermsChanged));
     }
     let (Ok(mark), Ok(id)) = (ids::hex_256(), ids::task_id(tx.now())) else { return Ok(()) };
-    let lineage = Lineage::of_task(&task);
+    let own = Lineage::of_task(&task);
     let left = Left {
-        fanout: kin::left_of(tx, home, task.id, &lineage)?.fanout,
+        fanout: lineage::left_of(tx, home, task.id, &own)?.fanout,
         // What is set aside for this attempt is all there is for it, and nothing at all for what is not paid by use here.
         budget_usd: Some(running::reserved(tx, row.reservation)?.unwrap_or(Usd::ZERO)),
     };
     let depth_max = i64::from(home.config.lineage.depth_max);
-    let Ok(lineage) = lineage::forward(task.id, &lineage, &left, depth_max) else {
+    let Ok(lineage) = forward(task.id, &own, &left, depth_max) else {
         let wrong = LineageError::TooDeep { depth_max };
         let refusal = Refusal { lineage: Some(wrong), ..Refusal::plain(RefusalCode::LineageExceeded) };
         return give_up(tx, home, &row, explain::refusal_reason(&refusal));

@@ -24,7 +24,7 @@ mod filing;
 mod forward;
 mod guards;
 mod home;
-mod kin;
+mod lineage;
 mod look;
 mod metrics;
 mod near;
