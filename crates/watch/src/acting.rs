@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crate::filing::{self, AnswerTask, FileTask, Log, Mirrors, WhatStands};
 use crate::home::{Home, PeerHome};
+use crate::leasing::{self, Launch};
 use crate::node::{CONTAINED_FOR, Leave, Node, Reach};
 use crate::pass::After;
 use crate::recipes::{self, OrderFacts};
 use crate::reply::Reply;
-use crate::running::{self, Launch};
 use crate::workers::Place;
 
 /// Tasks that are filed or answered at the same time; the rest come as these are done. A look at a lane waits behind them.
@@ -81,7 +81,7 @@ impl Node {
         let prepared = self.order_of(launch);
         let started = match prepared {
             Ok(Some((order, request))) => {
-                running::launch(&self.executor, self.home.config.state.path(), &order, request.as_bytes())
+                leasing::launch(&self.executor, self.home.config.state.path(), &order, request.as_bytes())
             }
             Ok(None) => {
                 tracing::warn!(%key, epoch, "the task's recipe or request cannot be read back");

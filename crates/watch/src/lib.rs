@@ -24,6 +24,7 @@ mod filing;
 mod forward;
 mod guards;
 mod home;
+mod leasing;
 mod lineage;
 mod look;
 mod metrics;

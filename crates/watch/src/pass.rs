@@ -23,9 +23,10 @@ use crate::door;
 use crate::filing::{Alarm, Refuse};
 use crate::guards;
 use crate::home::Home;
+use crate::leasing::{self, Launch, Turn};
 use crate::near;
 use crate::node::{Leave, Moved, Node, Reach};
-use crate::running::{self, Launch, Turn};
+use crate::running;
 use crate::taking::{self, Judged};
 use crate::telling::{self, Batch, Handed};
 use crate::terms;
@@ -261,7 +262,7 @@ impl Rules<'_> {
         let is_held = |from: &NodeName| self.stopped.stops(from);
         let turn =
             Turn { free: max.saturating_sub(tx.open_runs()?.len()), only: self.only, is_held: &is_held };
-        running::lease(tx, self.home, &turn, failed)
+        leasing::lease(tx, self.home, &turn, failed)
     }
 }
 

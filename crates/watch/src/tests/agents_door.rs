@@ -24,8 +24,9 @@ use uuid::Uuid;
 use super::{Bench, bench, bench_with, devbox, id, now};
 use crate::agents_door::{Answered, Audit, Knock, apply};
 use crate::attempts::{Came, Ended};
+use crate::leasing::Launch;
 use crate::recipes;
-use crate::running::{self, Launch};
+use crate::running;
 use crate::tripping::Stopped;
 
 /// A task of devbox that may send `fanout` tasks, and its lease.

@@ -12,7 +12,7 @@ use dispatch_ledger::ChildRow;
 
 use super::{Bench, bench_with, key, now};
 use crate::children::{ChildNews, LogKept};
-use crate::running::Turn;
+use crate::leasing::{self, Turn};
 use crate::{children, deciding, running};
 
 const FAR: &str =
@@ -201,7 +201,7 @@ fn a_node_takes_no_more_forwards_at_once_than_its_backend_says_whatever_runs_her
     }
     let turn = Turn { free: 0, only: None, is_held: &|_| false };
     for _ in 0..2 {
-        bench.write(now(), |tx, home| running::lease(tx, home, &turn, &mut Vec::new()).map(drop));
+        bench.write(now(), |tx, home| leasing::lease(tx, home, &turn, &mut Vec::new()).map(drop));
         assert_eq!(bench.ledger.open_children().unwrap().len(), 1);
     }
 }

@@ -25,8 +25,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::home::Home;
+use crate::leasing::{Launch, Turn, lease};
 use crate::look::{Found, What};
-use crate::running::{Launch, Turn, lease};
 use crate::taking::{Judged, judge, take};
 
 const PROFILES: &str = r#"

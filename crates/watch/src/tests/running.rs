@@ -7,7 +7,8 @@ use dispatch_ledger::AttemptRow;
 use super::{Bench, bench, key, now};
 use crate::attempts::{Came, Ended};
 use crate::deciding;
-use crate::running::{self, Turn};
+use crate::leasing::{self, Turn};
+use crate::running;
 
 fn settle(bench: &mut Bench, row: AttemptRow, came: Came, at: Timestamp) {
     let ended = Ended { row, came };
@@ -31,7 +32,7 @@ fn a_sender_that_is_held_back_keeps_nobody_else_waiting_and_starts_nothing() {
     let mut bench = bench();
     bench.take(&bench.task(1));
     let turn = Turn { free: 2, only: None, is_held: &|from| from.as_str() == "devbox" };
-    let launches = bench.write(now(), |tx, home| running::lease(tx, home, &turn, &mut Vec::new()));
+    let launches = bench.write(now(), |tx, home| leasing::lease(tx, home, &turn, &mut Vec::new()));
     assert_eq!(launches.len(), 0);
     assert_eq!(bench.row(1).state, TaskState::Queued);
 }
